@@ -1,0 +1,1 @@
+"""Settings: what they are (schema), where they come from (load), and every one with its reason (wonted.yaml)."""

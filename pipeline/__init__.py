@@ -1,0 +1,1 @@
+"""The stream from observations to alerts, and the command line."""

@@ -1,0 +1,1 @@
+"""``embedded://DIR``: Faust on a local segmented log, no broker."""

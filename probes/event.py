@@ -1,0 +1,131 @@
+"""What one process did (Event), what a workload did in a second (Window), and how both travel (Batch).
+
+A batch carries each process and each container once and its events refer to them, so an event costs tens of bytes on
+the wire and every event still answers who, where and from which parent.
+"""
+
+from typing import Any
+
+import msgspec
+
+KINDS = ("exec", "file", "connect", "accept", "listen", "dns", "privilege", "sequence", "rate", "danger", "sensor")
+
+
+class Container(msgspec.Struct, frozen=True, array_like=True):
+    """A container as its runtime describes it. Unknown is None."""
+
+    id: str
+    """64 hex digits where the runtime has them."""
+    name: str | None = None
+    image: str | None = None
+    digest: str | None = None
+    ip: tuple[str, ...] = ()
+    labels: dict[str, str] = {}
+    runtime: str | None = None
+    """docker, containerd, runc, podman or crio."""
+    namespace: str | None = None
+    pod: str | None = None
+    owner: str | None = None
+    privileged: bool = False
+    mounts: tuple[str, ...] = ()
+    """Host paths that are mounted into the container, where the runtime's state tells."""
+    started: int = 0
+    """Nanoseconds since the epoch; 0: unknown."""
+
+
+class Process(msgspec.Struct, frozen=True, array_like=True):
+    """A process image: pid and what it executes. A new exec in the same pid is a new Process."""
+
+    pid: int
+    vpid: int
+    ppid: int
+    comm: str
+    exe: str | None = None
+    argv: tuple[str, ...] = ()
+    argv_cut: bool = False
+    parent: "Process | None" = None
+    """The parent as it was; at most 8 levels, ending at the container's (or session's) first process."""
+    start: int = 0
+    """When this image began to run, nanoseconds since the epoch; 0: before the agent."""
+    login_uid: int | None = None
+    tty: str | None = None
+    entered: str | None = None
+    """How the first process of this lineage came into the container when not from its own first process:
+    "docker exec", "kubectl exec", "runtime", "ssh", or None."""
+
+    @property
+    def command(self) -> str:
+        """The command line as a person would write it: shell quoting where an argument needs it."""
+        import shlex
+
+        return shlex.join(self.argv) if self.argv else (self.exe or self.comm)
+
+
+class Remote(msgspec.Struct, frozen=True, array_like=True):
+    ip: str | None
+    port: int | None
+    name: str | None = None
+    """The DNS name by which the workload last asked for this address."""
+
+
+class Event(msgspec.Struct, frozen=True, array_like=True):
+    """One thing a process did, with what came of it."""
+
+    time: int
+    """Nanoseconds since the epoch."""
+    workload: str
+    kind: str
+    """exec, file, connect, accept, listen, dns, privilege or sensor."""
+    action: str
+    """exec exit | open_read open_write create unlink rename link symlink mknod mkdir rmdir chmod chown truncate |
+    connect udp_send | accept | bind listen | query answer | the name of the privileged call | container_start ..."""
+    process: Process
+    tid: int
+    uid: int
+    object: str | None = None
+    """What was acted on: absolute path, "1.2.3.4:443", "unix:/run/x.sock", DNS name, exe of an exec."""
+    flags: str | None = None
+    """As words, joined by "|": O_WRONLY|O_CREAT."""
+    result: int = 0
+    """The call's return value; negative: -errno (the call was refused)."""
+    remote: Remote | None = None
+    container: Container | None = None
+    detail: dict[str, Any] = {}
+    """Per action: rename and link: to; chmod: mode; dns answer: addresses, ttl; kill: signal, target;
+    connect: family (inet, inet6, unix), proto (tcp, udp); danger hints of the probe: see probes/danger hints in wire."""
+    count: int = 1
+    """How many identical events within one flush this one stands for."""
+    lost: int = 0
+    """Events of this kind known to be lost since the batch before."""
+
+
+class Window(msgspec.Struct, frozen=True, array_like=True):
+    """What one workload did in one second."""
+
+    time: int
+    """Start, nanoseconds since the epoch."""
+    workload: str
+    counts: dict[str, int]
+    """Events by "kind.action" (repeats included), plus forks, failed, bytes_out ... where known."""
+    lost: int = 0
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """One flush of one node for one stream partition. Self-contained."""
+
+    host: str
+    boot: str
+    """Kernel boot id; with `run` and `seq` it identifies a batch for ever."""
+    run: str
+    """Id of this run of the agent."""
+    seq: int
+    """Counts up by one per (run, partition) from 0: a gap is a loss."""
+    partition: int
+    time: int
+    """When the batch was closed, nanoseconds since the epoch. Idle partitions get an empty batch every few seconds."""
+    events: list[Event] = []
+    windows: list[Window] = []
+    lost: dict[str, int] = {}
+    """Since the batch before, by "stage.kind": "ring.file", "reader.exec", "queue.dns"."""
+    note: dict[str, Any] = {}
+    """Rare facts: {"blind": [from_ns, to_ns]} after a restart, {"probes": {...}}."""
