@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* The wire format between kernel and agent, written once: the programs in this folder include it, probes/wire.py reads
+ * it as text. So: fixed-size integers and arrays of them only, each aligned to its own size, no hidden padding.
+ *
+ * A record is a struct event followed by its sections, in the order of enum section, without gaps;
+ * event.len[section] is the size of each. Names are bytes: whoever wrote them may be hostile. */
+
+enum type {
+    FORK = 1,          /* pid made the process child; args: child's vpid, child's cgroup, child's parent */
+    EXEC = 2,          /* ret 0: the new image is in place; ret < 0: refused */
+    EXIT = 3,          /* the last thread of pid is gone; ret: exit status, or -signal */
+    CALL = 4,          /* a row of probes/calls.py */
+    CGROUP_MKDIR = 5,  /* child: not used; args[0]: the cgroup's id; PATH: its path */
+    CGROUP_RMDIR = 6,
+    CGROUP_ATTACH = 7, /* pid was moved to cgroup args[0]; args[1]: who moved it; args[2]: whole thread group */
+    DNS = 8,           /* a message to (mark QUERY) or from a port 53 */
+};
+
+enum section {
+    PATH = 0,          /* as typed */
+    PATH2 = 1,
+    BASE = 2,          /* names from the leaf up, each ended by NUL: directory of PATH, or the file that fd means */
+    BASE2 = 3,
+    EXE = 4,           /* names from the leaf up: the file that runs */
+    ARGV = 5,          /* strings, each ended by NUL */
+    TEXT = 6,
+    SOCK = 7,          /* struct ends: what the socket itself says */
+    ADDR = 8,          /* the caller's sockaddr */
+    PAYLOAD = 9,
+    SECTIONS = 10,
+};
+
+/* event.marks */
+enum mark {
+    BASE_ROOTED = 0x1,     /* the walk reached the task's root: BASE is an absolute path */
+    BASE_OUTSIDE = 0x2,    /* it reached the top of the mounts without meeting the task's root */
+    BASE2_ROOTED = 0x4,
+    BASE2_OUTSIDE = 0x8,
+    EXE_ROOTED = 0x10,
+    EXE_OUTSIDE = 0x20,
+    EXE_UNLINKED = 0x40,   /* no name leads to the file that runs */
+    ARGV_CUT = 0x80,
+    CREATED = 0x100,       /* this open made the file */
+    QUERY = 0x200,         /* DNS: sent, not received */
+    PATH_BAD = 0x400,      /* the path could not be read from the caller's memory */
+    STREAM = 0x800,        /* DNS over TCP: the message may begin with its length */
+};
+
+struct event {
+    u64 time;          /* CLOCK_BOOTTIME, ns */
+    u64 cgroup;
+    s64 ret;
+    u64 args[6];
+    u64 flags;
+    u32 pid;
+    u32 tid;
+    u32 vpid;
+    u32 ppid;
+    u32 uid;
+    u32 login_uid;     /* 0xffffffff: none */
+    u32 child;
+    u32 marks;
+    u16 type;
+    s16 nr;
+    u16 stdio;         /* bit n: descriptor n is an internet socket */
+    u16 pad;
+    u16 len[10];       /* SECTIONS */
+    u16 pad2[2];
+    u8  comm[16];
+    u8  tty[16];
+};
+
+struct ends {
+    u8  addr[16];      /* the peer, network order; IPv4 in the first four */
+    u8  laddr[16];
+    u16 port;          /* host order */
+    u16 lport;
+    u16 family;
+    u16 proto;         /* IPPROTO_* */
+    u16 kind;          /* SOCK_STREAM, SOCK_DGRAM, ... */
+    u16 pad[3];
+};
+
+/* One row of probes/calls.py. 255: no such argument. */
+struct row {
+    u8 on;             /* bit 0: watched; 1: addresses of sends; 2: DNS */
+    u8 take;
+    u8 when;
+    u8 kind;           /* index of the loss counters: wire.KINDS */
+    u8 path;
+    u8 dirfd;
+    u8 path2;
+    u8 dirfd2;
+    u8 text;
+    u8 flags;
+    u8 flags_in;
+    u8 fd;
+    u8 addr;
+    u8 addrlen;
+    u8 buf;
+    u8 wake;
+};
+
+enum take { TAKE_PATHS = 0, TAKE_EXEC = 1, TAKE_SOCKET = 2, TAKE_SEND = 3, TAKE_RECEIVE = 4, TAKE_DUP = 5 };
+
+enum when {
+    WHEN_ALWAYS = 0,
+    WHEN_FOUND = 1,
+    WHEN_DONE = 2,
+    WHEN_STDIO = 3,
+    WHEN_DUPFD = 4,
+    WHEN_WX = 5,
+    WHEN_NAMESPACE = 6,
+    WHEN_SIGNAL = 7,
+    WHEN_PTRACE = 8,
+    WHEN_BPF = 9,
+    WHEN_DNS = 10,
+    WHEN_RECEIVED = 11,
+};
+
+/* Counters per CPU: what was lost, and what was left out on purpose. LOST + kind is the first kind's. */
+enum counter { QUIET_ENOENT = 0, QUIET_COMPAT = 1, LOST = 2, COUNTERS = 16 };

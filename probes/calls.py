@@ -1,0 +1,226 @@
+"""The system calls that Wonted watches: one line each. One more call is one more line.
+
+A row says, in argument numbers counted from 0, where the path, the descriptor, the address and the flags are; the
+program at sys_exit reads it from an array that is indexed by the system call's number. What has no row costs one
+array look-up and nothing else. The numbers are x86-64's.
+
+Not reported, on purpose, and counted (`Reader.quiet`): opens that end in ENOENT (each search along a path makes
+several), and 32-bit calls (int 0x80), whose numbers mean something else.
+"""
+
+from enum import IntEnum
+from typing import NamedTuple
+
+
+class Take(IntEnum):
+    """Which of the programs behind sys_exit builds the record. The numbers are those of bpf/events.h."""
+
+    PATHS = 0
+    """Numbers, up to two paths and one more string."""
+    EXEC = 1
+    """A refused exec: path and argv by the caller's pointers."""
+    SOCKET = 2
+    """connect, accept, bind, listen: the address argument and the socket's own addresses."""
+    SEND = 3
+    """A datagram's address; a DNS message that is sent."""
+    RECEIVE = 4
+    """A DNS message that came."""
+    DUP = 5
+    """A descriptor laid onto 0, 1 or 2: only if it is an internet socket."""
+
+
+class When(IntEnum):
+    """Which calls of a row are told; tested in the kernel before anything is read."""
+
+    ALWAYS = 0
+    FOUND = 1
+    """Not when the result is ENOENT."""
+    DONE = 2
+    """Not when the result is EAGAIN or EINTR."""
+    STDIO = 3
+    """The result is 0, 1 or 2."""
+    DUPFD = 4
+    """fcntl: F_DUPFD or F_DUPFD_CLOEXEC, and the result is 0, 1 or 2."""
+    WX = 5
+    """Argument 2 asks for memory that is writable and executable at once."""
+    NAMESPACE = 6
+    """The flags ask for a new namespace; only the caller's return, not the child's."""
+    SIGNAL = 7
+    """A signal is sent (not 0), and not to the caller itself."""
+    PTRACE = 8
+    """Requests that attach or write; not the many that look or go on."""
+    BPF = 9
+    """Commands that load, attach or fetch; not the traffic with map elements."""
+    DNS = 10
+    """read and write: only on a descriptor that was connected to port 53."""
+    RECEIVED = 11
+    """The result is positive."""
+
+
+class Call(NamedTuple):
+    nr: int
+    name: str
+    kind: str
+    """Kind of the event (probes/event.py): exec, file, connect, accept, listen, dns or privilege."""
+    action: str
+    """Event.action. The open family's is decided by its flags: see `open_action`."""
+    take: Take = Take.PATHS
+    when: When = When.ALWAYS
+    path: int | None = None
+    dirfd: int | None = None
+    path2: int | None = None
+    dirfd2: int | None = None
+    text: int | None = None
+    """A string that is no path: a file system's type, a module's name."""
+    flags: int | None = None
+    flags_in: int | None = None
+    """Argument that points to a structure whose first 64 bits are the flags (openat2, clone3)."""
+    mode: int | None = None
+    fd: int | None = None
+    """Descriptor whose path, or socket, is told."""
+    addr: int | None = None
+    addrlen: int | None = None
+    buf: int | None = None
+    wake: bool = False
+    """Wake the reader at once instead of at its next poll."""
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """The probes that need this row; it is loaded when one of them is wanted."""
+        if self.take is Take.SEND:
+            return ("network", "dns") if self.when is not When.DNS else ("dns",)
+        return (FAMILY[self.kind],)
+
+
+FAMILY = {
+    "exec": "exec",
+    "file": "file",
+    "connect": "network",
+    "accept": "network",
+    "listen": "network",
+    "dns": "dns",
+    "privilege": "privilege",
+}
+
+_T, _W = Take, When
+
+CALLS: tuple[Call, ...] = (
+    # exec: only refused ones come from here; what succeeds is told by sched_process_exec
+    Call(59, "execve", "exec", "exec", _T.EXEC, path=0),
+    Call(322, "execveat", "exec", "exec", _T.EXEC, dirfd=0, path=1, flags=4),
+    # file: open. The action is open_read, open_write or create
+    Call(2, "open", "file", "open", when=_W.FOUND, path=0, flags=1, mode=2),
+    Call(257, "openat", "file", "open", when=_W.FOUND, dirfd=0, path=1, flags=2, mode=3),
+    Call(437, "openat2", "file", "open", when=_W.FOUND, dirfd=0, path=1, flags_in=2),
+    Call(85, "creat", "file", "open", when=_W.FOUND, path=0, mode=1),
+    # file: names
+    Call(87, "unlink", "file", "unlink", path=0),
+    Call(263, "unlinkat", "file", "unlink", dirfd=0, path=1, flags=2),
+    Call(84, "rmdir", "file", "rmdir", path=0),
+    Call(83, "mkdir", "file", "mkdir", path=0, mode=1),
+    Call(258, "mkdirat", "file", "mkdir", dirfd=0, path=1, mode=2),
+    Call(82, "rename", "file", "rename", path=0, path2=1),
+    Call(264, "renameat", "file", "rename", dirfd=0, path=1, dirfd2=2, path2=3),
+    Call(316, "renameat2", "file", "rename", dirfd=0, path=1, dirfd2=2, path2=3, flags=4),
+    Call(86, "link", "file", "link", path=0, path2=1),
+    Call(265, "linkat", "file", "link", dirfd=0, path=1, dirfd2=2, path2=3, flags=4),
+    Call(88, "symlink", "file", "symlink", text=0, path=1),
+    Call(266, "symlinkat", "file", "symlink", text=0, dirfd=1, path=2),
+    Call(133, "mknod", "file", "mknod", path=0, mode=1),
+    Call(259, "mknodat", "file", "mknod", dirfd=0, path=1, mode=2),
+    # file: rights, owner, size
+    Call(90, "chmod", "file", "chmod", path=0, mode=1),
+    Call(91, "fchmod", "file", "chmod", fd=0, mode=1),
+    Call(268, "fchmodat", "file", "chmod", dirfd=0, path=1, mode=2),
+    Call(452, "fchmodat2", "file", "chmod", dirfd=0, path=1, mode=2, flags=3),
+    Call(92, "chown", "file", "chown", path=0),
+    Call(93, "fchown", "file", "chown", fd=0),
+    Call(94, "lchown", "file", "chown", path=0),
+    Call(260, "fchownat", "file", "chown", dirfd=0, path=1, flags=4),
+    Call(76, "truncate", "file", "truncate", path=0),
+    Call(77, "ftruncate", "file", "truncate", fd=0),
+    # network
+    Call(42, "connect", "connect", "connect", _T.SOCKET, fd=0, addr=1, addrlen=2),
+    Call(43, "accept", "accept", "accept", _T.SOCKET, _W.DONE, fd=0),
+    Call(288, "accept4", "accept", "accept", _T.SOCKET, _W.DONE, fd=0),
+    Call(49, "bind", "listen", "bind", _T.SOCKET, fd=0, addr=1, addrlen=2),
+    Call(50, "listen", "listen", "listen", _T.SOCKET, fd=0),
+    Call(44, "sendto", "connect", "udp_send", _T.SEND, _W.DONE, fd=0, buf=1, addr=4, addrlen=5),
+    Call(46, "sendmsg", "connect", "udp_send", _T.SEND, _W.DONE, fd=0),
+    Call(307, "sendmmsg", "connect", "udp_send", _T.SEND, _W.DONE, fd=0),
+    # dns: a message to or from port 53 is a record of type DNS, whichever call carried it
+    Call(1, "write", "dns", "query", _T.SEND, _W.DNS, fd=0, buf=1),
+    Call(0, "read", "dns", "answer", _T.RECEIVE, _W.DNS, fd=0, buf=1),
+    Call(45, "recvfrom", "dns", "answer", _T.RECEIVE, _W.RECEIVED, fd=0, buf=1, addr=4),
+    Call(47, "recvmsg", "dns", "answer", _T.RECEIVE, _W.RECEIVED, fd=0),
+    Call(299, "recvmmsg", "dns", "answer", _T.RECEIVE, _W.RECEIVED, fd=0),
+    # privilege: who one is
+    Call(105, "setuid", "privilege", "setuid"),
+    Call(106, "setgid", "privilege", "setgid"),
+    Call(113, "setreuid", "privilege", "setreuid"),
+    Call(114, "setregid", "privilege", "setregid"),
+    Call(116, "setgroups", "privilege", "setgroups"),
+    Call(117, "setresuid", "privilege", "setresuid"),
+    Call(119, "setresgid", "privilege", "setresgid"),
+    Call(122, "setfsuid", "privilege", "setfsuid"),
+    Call(123, "setfsgid", "privilege", "setfsgid"),
+    Call(126, "capset", "privilege", "capset"),
+    # privilege: other processes
+    Call(101, "ptrace", "privilege", "ptrace", when=_W.PTRACE, wake=True),
+    Call(310, "process_vm_readv", "privilege", "process_vm_readv", wake=True),
+    Call(311, "process_vm_writev", "privilege", "process_vm_writev", wake=True),
+    Call(438, "pidfd_getfd", "privilege", "pidfd_getfd", flags=2, wake=True),
+    Call(62, "kill", "privilege", "kill", when=_W.SIGNAL),
+    Call(200, "tkill", "privilege", "tkill", when=_W.SIGNAL),
+    Call(234, "tgkill", "privilege", "tgkill", when=_W.SIGNAL),
+    Call(424, "pidfd_send_signal", "privilege", "pidfd_send_signal", when=_W.SIGNAL),
+    # privilege: mounts, namespaces, roots
+    Call(165, "mount", "privilege", "mount", path=1, path2=0, text=2, flags=3, wake=True),
+    Call(166, "umount2", "privilege", "umount2", path=0, flags=1),
+    Call(428, "open_tree", "privilege", "open_tree", dirfd=0, path=1, flags=2),
+    Call(429, "move_mount", "privilege", "move_mount", dirfd=0, path=1, dirfd2=2, path2=3, flags=4, wake=True),
+    Call(430, "fsopen", "privilege", "fsopen", text=0, flags=1),
+    Call(432, "fsmount", "privilege", "fsmount", flags=1),
+    Call(442, "mount_setattr", "privilege", "mount_setattr", dirfd=0, path=1, flags=2),
+    Call(155, "pivot_root", "privilege", "pivot_root", path=0, path2=1),
+    Call(161, "chroot", "privilege", "chroot", path=0),
+    Call(308, "setns", "privilege", "setns", flags=1, wake=True),
+    Call(272, "unshare", "privilege", "unshare", flags=0, wake=True),
+    Call(56, "clone", "privilege", "clone", when=_W.NAMESPACE, flags=0),
+    Call(435, "clone3", "privilege", "clone3", when=_W.NAMESPACE, flags_in=0),
+    # privilege: the kernel itself
+    Call(175, "init_module", "privilege", "init_module", text=2, wake=True),
+    Call(313, "finit_module", "privilege", "finit_module", fd=0, text=1, flags=2, wake=True),
+    Call(176, "delete_module", "privilege", "delete_module", text=0, flags=1, wake=True),
+    Call(246, "kexec_load", "privilege", "kexec_load", flags=3, wake=True),
+    Call(320, "kexec_file_load", "privilege", "kexec_file_load", fd=0, flags=4, wake=True),
+    Call(321, "bpf", "privilege", "bpf", when=_W.BPF, wake=True),
+    Call(298, "perf_event_open", "privilege", "perf_event_open", flags=4),
+    # privilege: code that no file holds
+    Call(319, "memfd_create", "privilege", "memfd_create", text=0, flags=1),
+    Call(9, "mmap", "privilege", "mmap", when=_W.WX, fd=4, flags=3, mode=2),
+    Call(10, "mprotect", "privilege", "mprotect", when=_W.WX, mode=2),
+    Call(329, "pkey_mprotect", "privilege", "pkey_mprotect", when=_W.WX, mode=2),
+    # privilege: a reverse shell lays its socket onto its standard streams
+    Call(32, "dup", "privilege", "dup", _T.DUP, _W.STDIO, fd=0, wake=True),
+    Call(33, "dup2", "privilege", "dup2", _T.DUP, _W.STDIO, fd=0, wake=True),
+    Call(292, "dup3", "privilege", "dup3", _T.DUP, _W.STDIO, fd=0, flags=2, wake=True),
+    Call(72, "fcntl", "privilege", "fcntl", _T.DUP, _W.DUPFD, fd=0, wake=True),
+)
+
+BY_NR: dict[int, Call] = {call.nr: call for call in CALLS}
+ROWS = 512
+"""Rows of the kernel's array; the largest number of today's x86-64 is 469."""
+
+O_ACCMODE, O_CREAT, O_TRUNC = 0o3, 0o100, 0o1000
+
+
+def open_action(flags: int, created: bool) -> str:
+    """What an open does: the kernel says whether it made the file, the flags whether it may write.
+
+    >>> open_action(0, False), open_action(0o101, False), open_action(0o101, True)
+    ('open_read', 'open_write', 'create')
+    """
+    if created:
+        return "create"
+    return "open_write" if flags & O_ACCMODE or flags & O_TRUNC else "open_read"
