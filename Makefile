@@ -1,0 +1,44 @@
+# make run: installs what is missing and starts Wonted. make test: the same, and runs the tests. Both can be repeated, and work offline then.
+SHELL := /bin/bash
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E PYTHONDONTWRITEBYTECODE=1)
+ARGS ?=
+TESTS ?= tests
+MAKEFLAGS += --no-print-directory
+
+.PHONY: run demo doctor test bench check config pin setup setup-test clean
+
+run: setup
+	@exec $(SUDO) .venv/bin/wonted run $(ARGS)
+
+demo: setup
+	@exec $(SUDO) .venv/bin/wonted demo $(ARGS)
+
+doctor: setup
+	@exec $(SUDO) .venv/bin/wonted doctor $(ARGS)
+
+test: setup-test
+	@exec $(SUDO) .venv/bin/python -m pytest $(TESTS) $(ARGS)
+
+bench: setup-test
+	@exec $(SUDO) .venv/bin/python -m tests.benchmarks $(ARGS)
+
+check: setup-test
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+config: setup  ## config/wonted.yaml from the schema
+	.venv/bin/python -m config.reference > config/wonted.yaml.new && mv config/wonted.yaml.new config/wonted.yaml
+
+pin:  ## requirements*.txt from requirements*.in
+	config/pin.sh
+
+setup:
+	@config/setup.sh run
+
+setup-test:
+	@config/setup.sh test
+
+clean:  ## what the targets above made in this folder; data in /var/lib/wonted stays
+	rm -rf .venv .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
