@@ -190,8 +190,7 @@ def make(
         if container is not None and on_k8s
         else None,
         host=host,
-        remote=event.remote
-        and {"ip": event.remote.ip, "port": event.remote.port, "name": optional(event.remote.name)},
+        remote=event.remote and {"ip": event.remote.ip, "port": event.remote.port, "name": optional(event.remote.name)},
         attack=finding.attack,
         seen=max(1, event.count),
         lost=event.lost,

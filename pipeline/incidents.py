@@ -31,7 +31,7 @@ OTHERS = 50
 """Other commands that an alert keeps besides its own; the rest are counted."""
 OPEN = 10_000
 """Incidents kept open; the one that was quiet the longest goes first."""
-REMEMBERED = 20_000
+REMEMBERED = 5_000
 """Finding ids kept to recognise a replay."""
 VERSION = 1
 
@@ -66,6 +66,7 @@ class _State(msgspec.Struct):
     incidents: list[Incident]
     bursts: dict[str, list[tuple[int, int]]]
     opened: list[tuple[int, int]]
+    retired: list[Incident]
     known: list[tuple[str, str, str]]
 
 
@@ -107,6 +108,7 @@ class Incidents:
         self._open: dict[tuple[str, bool], Incident] = {}
         self._bursts: dict[str, deque[tuple[int, int]]] = {}
         self._opened: deque[tuple[int, int]] = deque()
+        self._retired: list[Incident] = []
         self._known: dict[str, tuple[str, str]] = {}
 
     def take(self, finding: Finding, now: int, finding_id: str | None = None, host: str | None = None) -> list[Alert]:
@@ -131,7 +133,8 @@ class Incidents:
 
     def tick(self, now: int) -> list[Alert]:
         """Edits that are due. Call it about once a second."""
-        told = []
+        told = [self._edit(entry, now) for incident in self._retired for entry in incident.entries.values()]
+        self._retired = []
         for key, incident in list(self._open.items()):
             for entry in incident.entries.values():
                 if entry.told_seen < entry.alert.seen and now - entry.told_at >= self.update:
@@ -155,6 +158,7 @@ class Incidents:
             list(self._open.values()),
             {workload: list(burst) for workload, burst in self._bursts.items()},
             list(self._opened),
+            self._retired,
             [(name, *where) for name, where in self._known.items()],
         )
         return msgspec.msgpack.encode(state)
@@ -169,6 +173,7 @@ class Incidents:
         self._open = {(incident.workload, incident.would_alert): incident for incident in state.incidents}
         self._bursts = {workload: deque(burst) for workload, burst in state.bursts.items()}
         self._opened = deque(state.opened)
+        self._retired = state.retired
         self._known = {name: (incident, mark) for name, incident, mark in state.known}
 
     def _incident(self, finding: Finding, name: str, would: bool, now: int) -> Incident:
@@ -180,11 +185,19 @@ class Incidents:
         incident = Incident(make_id("in", time, name), finding.workload, would, time, now)
         if not would:
             incident.fold = self._crowded(rank(finding.severity), now)
-        self._open.pop(key, None)
+        if key in self._open:
+            self._retire(key)
         self._open[key] = incident
         if len(self._open) > OPEN:
-            del self._open[min(self._open, key=lambda k: self._open[k].touched)]
+            self._retire(min(self._open, key=lambda k: self._open[k].touched))
         return incident
+
+    def _retire(self, key: tuple[str, bool]) -> None:
+        """Close an incident; what it counted since it was last told goes out with the next tick."""
+        incident = self._open.pop(key)
+        incident.entries = {k: v for k, v in incident.entries.items() if v.told_seen < v.alert.seen}
+        if incident.entries:
+            self._retired.append(incident)
 
     def _crowded(self, severity: int, now: int) -> str | None:
         """Whether a new incident is one too many this minute."""
@@ -205,9 +218,7 @@ class Incidents:
         burst.append((time, severity))
         return None
 
-    def _first(
-        self, finding: Finding, incident: Incident, mark: str, name: str, now: int, host: str | None
-    ) -> Alert:
+    def _first(self, finding: Finding, incident: Incident, mark: str, name: str, now: int, host: str | None) -> Alert:
         before = incident.rank
         alert = make(
             finding,
