@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 SHOP = Path(__file__).with_name("shop.py")
 FOLDERS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32", "usr")
@@ -20,7 +20,13 @@ FOLDERS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32", "usr")
 KEPT = ("CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_KILL", "CAP_SETGID", "CAP_SETUID")
 KEPT_NUMBERS = (0, 1, 3, 5, 6, 7)
 COMMAND = ("/usr/bin/python3", "-u", "/srv/shop/shop.py")
-ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/root", "PYTHONDONTWRITEBYTECODE": "1"}
+ENVIRONMENT = {
+    "PATH": "/usr/local/bin:/usr/bin:/bin",
+    "LANG": "C.UTF-8",
+    "HOME": "/root",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "SHOP_DATABASE": "10.213.77.5",
+}
 
 
 class CannotRun(Exception):
@@ -31,6 +37,9 @@ class Engine(Protocol):
     name: str
     needs_running_shop: bool
     """True: the container makes its own network namespace, so the cable is laid after the start."""
+
+    def is_workload(self, row: dict[str, Any]) -> bool:
+        """Whether this row of `workloads ls` is the shop."""
 
     def start(self, namespace: str | None) -> int:
         """Start the shop (in the network namespace at that path); the host's pid of its first process."""
@@ -91,6 +100,9 @@ class Docker:
         self.docker = ("docker", *(("-H", host) if host else ()))
         self.base = base
 
+    def is_workload(self, row: dict[str, Any]) -> bool:
+        return self.container in row["workload"]
+
     @staticmethod
     def found() -> bool:
         return bool(shutil.which("docker")) and quietly("docker", "info", "-f", "{{.ID}}").returncode == 0
@@ -106,13 +118,10 @@ class Docker:
         if imported.returncode:
             raise CannotRun(f"docker import failed: {imported.stderr.decode(errors='replace').strip()}")
         binds = [part for path in folders()[0] for part in ("-v", f"{path}:{path}:ro")]
-        environment = [part for key, value in self.environment().items() for part in ("-e", f"{key}={value}")]
+        environment = [part for key, value in ENVIRONMENT.items() for part in ("-e", f"{key}={value}")]
         run = ("run", "-d", "--init=false", "--network", "none", "--name", self.container)
         checked(*self.docker, *run, *binds, *environment, self.image, *COMMAND)
         return int(checked(*self.docker, "inspect", "-f", "{{.State.Pid}}", self.container))
-
-    def environment(self) -> dict[str, str]:
-        return ENVIRONMENT | {"SHOP_DATABASE": "10.213.77.5"}
 
     def stop(self) -> None:
         quietly(*self.docker, "rm", "-f", "-v", self.container)
@@ -127,6 +136,9 @@ class Runc:
         self.container = f"shop-{tag}"
         self.base = base
 
+    def is_workload(self, row: dict[str, Any]) -> bool:
+        return self.container in row["workload"]
+
     @staticmethod
     def found() -> bool:
         return bool(shutil.which("runc"))
@@ -136,7 +148,8 @@ class Runc:
         (self.base / "config.json").write_text(json.dumps(self.spec(namespace), indent=1))
         log = self.base / "shop.log"
         with log.open("wb") as out:  # a pipe would stay open in the container and never end
-            command = ["runc", "run", "-d", "--bundle", str(self.base), "--pid-file", str(self.base / "pid"), self.container]
+            where = ("--bundle", str(self.base), "--pid-file", str(self.base / "pid"))
+            command = ["runc", "run", "-d", *where, self.container]
             done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, timeout=30, check=False)
         if done.returncode:
             raise CannotRun(f"runc run failed: {log.read_text(errors='replace').strip()[-400:]}")
@@ -152,14 +165,13 @@ class Runc:
             mounts.append({"destination": path, "type": "bind", "source": path, "options": ["bind", "ro"]})
         namespaces = [{"type": kind} for kind in ("pid", "mount", "ipc", "uts")]
         namespaces.append({"type": "network", "path": str(namespace)} if namespace else {"type": "network"})
-        environment = ENVIRONMENT | {"SHOP_DATABASE": "10.213.77.5"}
         return {
             "ociVersion": "1.0.2",
             "hostname": "shop",
             "process": {
                 "user": {"uid": 0, "gid": 0},
                 "args": list(COMMAND),
-                "env": [f"{key}={value}" for key, value in environment.items()],
+                "env": [f"{key}={value}" for key, value in ENVIRONMENT.items()],
                 "cwd": "/",
                 "noNewPrivileges": True,
                 "capabilities": {kind: list(KEPT) for kind in ("bounding", "effective", "permitted")},
@@ -188,6 +200,9 @@ class Plain:
         self.cell: subprocess.Popen[str] | None = None
         self.group: Path | None = None
 
+    def is_workload(self, row: dict[str, Any]) -> bool:
+        return self.id[:12] in row["workload"]
+
     @staticmethod
     def found() -> bool:
         return True
@@ -203,7 +218,7 @@ class Plain:
             "cgroup": str(self.group),
             "netns": namespace,
             "command": COMMAND,
-            "environment": ENVIRONMENT | {"SHOP_DATABASE": "10.213.77.5"},
+            "environment": ENVIRONMENT,
             "keep": KEPT_NUMBERS,
         }
         self.cell = subprocess.Popen(
@@ -220,7 +235,7 @@ class Plain:
 
     def stop(self) -> None:
         if self.cell is not None:
-            self.cell.kill()  # its child, the first process of the pid namespace, dies with it, and all others with that
+            self.cell.kill()  # its child, the first of the pid namespace, dies with it, and all others with that
             self.cell.wait()
         if self.group is not None:
             empty_and_remove(self.group)

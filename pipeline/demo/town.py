@@ -1,8 +1,8 @@
-"""Everything outside the demo's shop, in a network namespace of its own: customers, database, and an attacker's servers.
+"""Everything outside the demo's shop, in a network namespace of its own: customers, database, an attacker's servers.
 
 Started as a process; speaks JSON lines. First line out: {"netns": path}, the shop's side of the cable. Lines in:
 {"get": "/path"} is asked of the shop and answered {"status", "body", "asked", "answered"} (ns since the epoch);
-{"traffic": bool} starts and stops the customers; {"count": true} is answered {"served", "failed"}. End of input ends it.
+{"traffic": bool} starts and stops the customers. Each answer has "served" and "failed". End of input ends it.
 """
 
 import http.client
@@ -22,7 +22,7 @@ SHOP, CUSTOMERS, DATABASE, DEPOT, CONTROL = (f"10.213.77.{host}" for host in (2,
 
 
 def wire(namespace: str | None) -> int:
-    """Join the shop's namespace (a new one where none is named) and this process's own new one; the shop's descriptor."""
+    """Join the shop's namespace (a new one where none is named) and a new one of this process; the shop's descriptor."""
     if namespace is None:
         unshare(CLONE_NEWNET)
     shop = os.open(namespace or "/proc/thread-self/ns/net", os.O_RDONLY)
