@@ -51,6 +51,9 @@ class Told(msgspec.Struct, frozen=True):
     """The alert was told in a digest and has no message of its own."""
 
 
+NOTHING = Told()
+
+
 class Clock:
     """Time as the outbox sees it. Tests bring their own."""
 
@@ -87,12 +90,12 @@ class Sink(Protocol):
     def pace(self, now: float) -> float:
         """Seconds until the next attempt may be made; 0 takes the turn."""
 
-    async def tell(self, alert: Alert, told: Told = Told()) -> Delivery: ...
+    async def tell(self, alert: Alert, told: Told = NOTHING) -> Delivery: ...
 
     def fit(self, alerts: Sequence[Alert]) -> int:
         """How many of these, from the first, one digest holds."""
 
-    async def digest(self, alerts: Sequence[Alert], told: Told = Told()) -> Delivery: ...
+    async def digest(self, alerts: Sequence[Alert], told: Told = NOTHING) -> Delivery: ...
 
     async def close(self) -> None: ...
 
@@ -113,7 +116,7 @@ class Plain:
     def fit(self, alerts: Sequence[Alert]) -> int:
         return 1
 
-    async def digest(self, alerts: Sequence[Alert], told: Told = Told()) -> Delivery:
+    async def digest(self, alerts: Sequence[Alert], told: Told = NOTHING) -> Delivery:
         raise NotImplementedError("this sink makes no digests")
 
     async def close(self) -> None:
