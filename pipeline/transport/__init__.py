@@ -1,1 +1,86 @@
-"""``embedded://DIR``: Faust on a local segmented log, no broker."""
+"""The stream: ``embedded://DIR`` (a segmented log, no broker) or ``kafka://`` (Faust's own driver)."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from yarl import URL
+
+from config.schema import Settings
+
+LARGEST = 16 << 20
+"""Bytes of the largest message: a snapshot of a large baseline."""
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A topic that must be there before the app starts. Compacted: the last record of each key stays for ever."""
+
+    name: str
+    partitions: int
+    compact: bool = False
+
+
+def register() -> None:
+    """Let Faust know embedded://. An entry point would need an installed distribution."""
+    from faust.transport import drivers
+
+    drivers.TRANSPORTS.aliases["embedded"] = "pipeline.transport.embedded:Transport"
+
+
+def is_embedded(settings: Settings) -> bool:
+    return settings.broker.startswith("embedded:")
+
+
+def broker_url(settings: Settings, data_dir: Path) -> list[URL]:
+    """Faust's list form. ``embedded://`` alone is DATA/log; ``kafka://a:1,b:2`` is two brokers."""
+    if is_embedded(settings):
+        path = settings.broker.removeprefix("embedded://")
+        directory = Path(path) if path else data_dir / "log"
+        query = {"retention": str(settings.log.retention), "size": str(settings.log.size)}
+        return [URL.build(scheme="embedded", path=str(directory.absolute())).with_query(query)]
+    servers = settings.broker.removeprefix("kafka://").replace(";", ",").split(",")
+    return [URL(f"kafka://{server.strip().removeprefix('kafka://')}") for server in servers if server.strip()]
+
+
+def app_options(settings: Settings, data_dir: Path) -> dict[str, Any]:
+    """What `faust.App` needs besides its name: the broker, and what must not be left at Faust's default."""
+    register()
+    return {
+        "broker": broker_url(settings, data_dir),
+        "topic_partitions": settings.partitions,
+        "topic_disable_leader": True,  # one more topic, for a feature that we do not use
+        "reply_create_topic": False,
+        "autodiscover": False,
+        "web_enabled": False,  # Faust's web server shows tables to everybody on 0.0.0.0
+        "processing_guarantee": "at_least_once",
+        "consumer_auto_offset_reset": "earliest",
+        "stream_buffer_maxsize": 4096,
+        "broker_commit_interval": 1.0,
+        "broker_session_timeout": 10.0,
+        "broker_heartbeat_interval": 2.0,
+        "broker_rebalance_timeout": 20.0,
+        "broker_request_timeout": 30.0,
+        "broker_max_poll_interval": 120.0,
+        "producer_request_timeout": 30.0,  # Faust: 20 minutes, in which a missing topic blocks the agent
+        "producer_max_request_size": LARGEST,
+        "consumer_max_fetch_size": LARGEST,
+        "producer_acks": -1,
+        "table_standby_replicas": 0,
+    }
+
+
+async def ensure_topics(settings: Settings, data_dir: Path, topics: Iterable[Topic]) -> None:
+    """Make what is missing. Faust makes its changelogs, but no topic that it only sends to, and waits minutes for those."""
+    url = broker_url(settings, data_dir)
+    if is_embedded(settings):
+        from pipeline.transport.embedded import share
+
+        log = share(url[0])
+        for topic in topics:
+            log.create(topic.name, topic.partitions, compact=topic.compact)
+        return
+    from pipeline.transport.kafka import create
+
+    await create([f"{server.host}:{server.port or 9092}" for server in url], topics)

@@ -1,0 +1,607 @@
+"""Faust's Transport, Consumer and Producer on the segmented log of one directory: a consumer group of one.
+
+What Faust expects of a driver, and where: `faust/transport/drivers/aiokafka.py` is the reference. Kept like Kafka: partitioner, at-least-once
+commits, highwaters, a rebalance at start. Not there: other members, transactions.
+"""
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+from aiokafka.partitioner import murmur2
+from faust.exceptions import ProducerSendError
+from faust.transport import base
+from faust.transport.consumer import RecordMap, ensure_TP
+from faust.transport.producer import ProducerBuffer
+from faust.types import TP, AppT, ConsumerMessage, FutureMessage, HeadersArg, RecordMetadata
+from faust.types.transports import ConsumerT, ProducerT
+from mode import Service, get_logger
+from mode.utils.times import Seconds, want_seconds
+from yarl import URL
+
+from pipeline.transport.log import Entry, Log, LogError, LogFull, Record
+
+__all__ = ["Consumer", "Producer", "Transport", "close", "share"]
+
+logger = get_logger(__name__)
+
+FETCH_BYTES = 4 << 20
+FETCH_RECORDS = 1000
+YIELD_EVERY = 50
+
+_open: dict[Path, Log] = {}
+_users: dict[Path, int] = {}
+
+
+def share(url: URL | str) -> Log:
+    """The log of this process for an embedded:// URL; opened the first time."""
+    url = URL(url)
+    path = Path(url.path).resolve()
+    log = _open.get(path)
+    if log is None:
+        query = url.query
+        log = _open[path] = Log(
+            path, retention=float(query.get("retention", 86_400)), size=int(query.get("size", 1 << 30))
+        )
+        _users[path] = 0
+        for line in log.reports:
+            logger.warning("%s", line)
+    return log
+
+
+def close(url: URL | str) -> None:
+    """Close the log; what Faust does when its last user stops."""
+    path = Path(URL(url).path).resolve()
+    log = _open.pop(path, None)
+    _users.pop(path, None)
+    if log is not None:
+        log.close()
+
+
+def _take(url: URL) -> Log:
+    log = share(url)
+    _users[Path(url.path).resolve()] += 1
+    return log
+
+
+def _leave(url: URL) -> None:
+    path = Path(url.path).resolve()
+    if path in _users:
+        _users[path] -= 1
+        if _users[path] <= 0:
+            close(url)
+
+
+class _Cluster:
+    """The part of aiokafka's ClusterMetadata that Faust's assignor asks."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+
+    def partitions_for_topic(self, topic: str) -> set[int] | None:
+        found = self._log.topics.get(topic)
+        return set(range(found.partitions)) if found else None
+
+
+class Consumer(base.Consumer):  # type: ignore[misc]
+    """Reads the log; owns every partition of the topics that the app subscribes to."""
+
+    _log: Log | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._assigned: set[TP] = set()
+        self._positions: dict[TP, int] = {}
+        self._more = asyncio.Event()
+        self._unlisten: Callable[[], None] | None = None
+        self._rebalance: asyncio.Task[None] | None = None
+
+    @property
+    def log_(self) -> Log:
+        assert self._log is not None, "the consumer is not started"
+        return self._log
+
+    async def on_start(self) -> None:
+        self._log = _take(self.transport.url[0])
+        self._unlisten = self._log.listen(self._more.set)
+        await super().on_start()
+
+    async def on_stop(self) -> None:
+        if self._rebalance is not None:
+            self._rebalance.cancel()
+        await super().on_stop()
+        self._more.set()
+        if self._unlisten is not None:
+            self._unlisten()
+            self._unlisten = None
+        if self._log is not None:
+            self._log = None
+            _leave(self.transport.url[0])
+
+    # -- group of one
+
+    async def subscribe(self, topics: Iterable[str]) -> None:
+        """Schedule a rebalance: Faust waits for subscribe() to return before it can go through one."""
+        names = set(topics)
+        for name in names:
+            if name not in self.log_.topics:
+                self.log_.create(name, self._wanted_partitions(name))
+        previous, self._rebalance = self._rebalance, None
+
+        async def rebalance() -> None:
+            if previous is not None:
+                await asyncio.gather(previous, return_exceptions=True)
+            try:
+                await self._reassign(names)
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:
+                await self.crash(error)
+
+        self._rebalance = asyncio.get_running_loop().create_task(rebalance())
+
+    def _wanted_partitions(self, name: str) -> int:
+        for topic in self.app.topics:
+            if name in topic.topics and topic.partitions:
+                return int(topic.partitions)
+        return int(self.app.conf.topic_partitions)
+
+    async def _reassign(self, topics: set[str]) -> None:
+        app = self.app
+        app.on_rebalance_start()
+        await self.on_partitions_revoked(set(self._assigned))
+        member = "embedded"
+        assignor = app.assignor
+        assignment = assignor.assign(_Cluster(self.log_), {member: assignor.metadata(topics)})[member]
+        assignor.on_assignment(assignment)
+        self._assigned = {TP(topic, number) for topic, numbers in assignment.assignment for number in numbers}
+        self._positions = {tp: self._positions.get(tp, self._start(tp)) for tp in self._assigned}
+        app.consumer_generation_id += 1
+        await self.on_partitions_assigned(set(self._assigned), app.consumer_generation_id)
+        self._more.set()
+
+    def _start(self, tp: TP) -> int:
+        part = self.log_.partition(*tp)
+        return part.next if self.app.conf.consumer_auto_offset_reset == "latest" else part.first
+
+    def assignment(self) -> set[TP]:
+        return set(self._assigned)
+
+    def topic_partitions(self, topic: str) -> int | None:
+        found = self.log_.topics.get(topic)
+        return found.partitions if found else None
+
+    def key_partition(self, topic: str, key: bytes | None, partition: int | None = None) -> int | None:
+        count = self.topic_partitions(topic)
+        return None if count is None else _partition(key, partition, count)
+
+    async def create_topic(self, topic: str, partitions: int, replication: int, **options: Any) -> None:
+        await self.app.producer.create_topic(topic, partitions, replication, **options)
+
+    # -- where we are
+
+    def _new_topicpartition(self, topic: str, partition: int) -> TP:
+        return TP(topic, partition)
+
+    async def _seek(self, partition: TP, offset: int) -> None:
+        self._positions[ensure_TP(partition)] = offset
+        self._more.set()
+
+    async def seek_wait(self, partitions: Mapping[TP, int]) -> None:
+        for partition, offset in partitions.items():
+            tp = ensure_TP(partition)
+            self._positions[tp] = offset
+            # Faust drops what is below its read offset: it must follow a seek back.
+            if offset > 0:
+                self._read_offset[tp] = offset
+            else:
+                self._read_offset.pop(tp, None)
+        self._more.set()
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        """Not the changelogs: recovery reads those, and a seek would take it back."""
+        found: dict[TP, int] = {}
+        for tp in self._assigned:
+            if self._is_changelog_tp(tp):
+                continue
+            committed = self.log_.committed(*tp)
+            if committed is None:
+                self._positions[tp] = self._start(tp)
+            else:
+                part = self.log_.partition(*tp)
+                self._positions[tp] = found[tp] = min(max(committed, part.first), part.next)
+        self._more.set()
+        return found
+
+    async def position(self, tp: TP) -> int | None:
+        return self._positions.get(tp)
+
+    def highwater(self, tp: TP) -> int:
+        return self.log_.partition(*tp).next
+
+    async def highwaters(self, *partitions: TP) -> Mapping[TP, int]:
+        """One behind the last record that is there: recovery waits to see exactly that one."""
+        return {tp: self.log_.partition(*tp).highwater for tp in partitions}
+
+    async def earliest_offsets(self, *partitions: TP) -> Mapping[TP, int]:
+        return {tp: self.log_.partition(*tp).first for tp in partitions}
+
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        producer = cast(Producer, self.app.producer)
+        if producer.owing:
+            return False  # a table's change is not in the log yet: what led to it must be read again
+        self.log_.commit({(tp.topic, tp.partition): offset for tp, offset in offsets.items()})
+        try:
+            await asyncio.get_running_loop().run_in_executor(None, self.log_.sync())
+        except LogError as error:
+            self.log.error("%s; committed later", error)
+        return True
+
+    # -- reading
+
+    def _fetch(self, active: set[TP] | None) -> RecordMap:
+        """What is there now, a fair share of each partition, moving on the positions."""
+        ready = [
+            tp
+            for tp in (self._assigned if active is None else active & self._assigned)
+            if self._positions[tp] < self.log_.partition(*tp).next
+        ]
+        records: dict[TP, list[Record]] = {}
+        for tp in sorted(ready):
+            found, self._positions[tp] = self.log_.partition(*tp).read(
+                self._positions[tp], FETCH_BYTES // len(ready), max(1, FETCH_RECORDS // len(ready))
+            )
+            if found:
+                records[tp] = found
+        return records
+
+    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> RecordMap:
+        if not self.flow_active or self.should_stop:
+            return {}
+        self._more.clear()
+        records = self._fetch(active_partitions)
+        if not records:
+            try:
+                async with asyncio.timeout(timeout):
+                    await self._more.wait()
+            except TimeoutError:
+                return {}
+            if self.flow_active and not self.should_stop:
+                records = self._fetch(active_partitions)
+        return records
+
+    def _to_message(self, tp: TP, record: Record) -> ConsumerMessage:
+        key, value = record.key, record.value
+        return ConsumerMessage(
+            tp.topic,
+            tp.partition,
+            record.offset,
+            record.time,
+            0,
+            record.headers or [],
+            key,
+            value,
+            None,
+            len(key) if key else 0,
+            len(value) if value else 0,
+            tp,
+            generation_id=self.app.consumer_generation_id,
+        )
+
+    async def _drain_messages(self, fetcher: Any) -> None:
+        """Faust's loop makes two tasks for each message to be able to leave off; this one, two for each fetch."""
+        stopped = self._stopped.is_set
+        fetcher_stopped = fetcher._stopped.is_set
+        while not (stopped() or fetcher_stopped()):
+            if not self.flow_active:
+                await self.wait(self.can_resume_flow)
+                continue
+            active = self._get_active_partitions()
+            if not active and not self.app.client_only:
+                await self.sleep(0.05)
+                continue
+            self.not_waiting_next_records.clear()
+            try:
+                records = await self._getmany(None if self.app.client_only else active, timeout=1.0)
+            finally:
+                self.not_waiting_next_records.set()
+            if stopped() or fetcher_stopped():
+                return
+            if not self.flow_active:
+                await self.perform_seek()
+            elif records:
+                await self.wait_first(self._deliver(records), self.suspend_flow.wait())
+
+    async def _deliver(self, records: RecordMap) -> None:
+        generation = self.app.consumer_generation_id
+        callback = self.callback
+        acks = self.app.topics.acks_enabled_for
+        track = self.app.monitor.track_tp_end_offset
+        read = self._read_offset
+        for tp in records:
+            track(tp, self.highwater(tp))
+        since = 0
+        for tp, record in self.scheduler.iterate(records):
+            if not self.flow_active or self.app.consumer_generation_id != generation:
+                return
+            if tp in self._paused_partitions:
+                continue
+            last = read[tp]
+            offset = record.offset
+            if last is not None:
+                if offset < last:
+                    continue
+                if last and offset - last > 1 and acks(tp.topic):
+                    await self._add_gap(tp, last + 1, offset - 1)
+            if self._commit_every is not None and self._n_acked >= self._commit_every:
+                self._n_acked = 0
+                await self.commit()
+            await callback(self._to_message(tp, record))
+            read[tp] = offset
+            since += 1
+            if since >= YIELD_EVERY:
+                since = 0
+                await asyncio.sleep(0)
+
+
+class Buffer(ProducerBuffer):  # type: ignore[misc]
+    """Messages that Faust sends "soon" (table changes). Unlike Faust's, `flush` returns when they are in the log, not before."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._waiting: deque[FutureMessage] = deque()
+        self._put = 0
+        self._sent = 0
+        self._wake = asyncio.Event()
+        self._progress = asyncio.Event()
+
+    def put(self, fut: FutureMessage) -> None:
+        self._waiting.append(fut)
+        self._put += 1
+        self._wake.set()
+
+    @property
+    def size(self) -> int:
+        return self._put - self._sent
+
+    async def _send_one(self) -> None:
+        message = self._waiting.popleft()
+        try:
+            await self._send_pending(message)
+        except Exception as error:
+            self.log.error("cannot send to %s: %s", message.message.channel, error)
+            if not message.done():
+                message.set_exception(error)
+        finally:
+            self._sent += 1
+            self._progress.set()
+
+    @Service.task
+    async def _handle_pending(self) -> None:
+        while not self.should_stop:
+            self._wake.clear()
+            while self._waiting and not self.should_stop:
+                await self._send_one()
+            if not self._waiting:
+                await self.wait_first(self._wake.wait())
+
+    async def on_stop(self) -> None:
+        while self._waiting:
+            await self._send_one()
+
+    async def flush(self) -> None:
+        await self.flush_atmost(None)
+
+    async def flush_atmost(self, max_messages: int | None) -> int:
+        start = self._sent
+        target = self._put if max_messages is None else min(self._put, start + max_messages)
+        while self._sent < target:
+            if self.should_stop:
+                if self._waiting:
+                    await self._send_one()
+                else:
+                    await asyncio.sleep(0)
+                continue
+            self._progress.clear()
+            await self._progress.wait()
+        return self._sent - start
+
+
+class Producer(base.Producer):  # type: ignore[misc]
+    """Writes what one turn of the loop sent in one write(2) per partition."""
+
+    _log: Log | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.buffer = Buffer(loop=self.loop, beacon=self.beacon)
+        self.buffer.app = self.app
+        self._turn: dict[TP, list[tuple[Entry, asyncio.Future[RecordMetadata]]]] = {}
+        self._scheduled = False
+        self._owed: dict[TP, deque[tuple[Entry, asyncio.Future[RecordMetadata]]]] = {}
+
+    @property
+    def log_(self) -> Log:
+        if self._log is None:
+            raise ProducerSendError("the producer is not started")
+        return self._log
+
+    @property
+    def owing(self) -> bool:
+        """A table's change did not fit on the disk and waits for space; nothing is committed until it is written."""
+        return bool(self._owed)
+
+    async def on_start(self) -> None:
+        self._log = _take(self.transport.url[0])
+        await super().on_start()
+
+    async def on_stop(self) -> None:
+        await super().on_stop()
+        self._write_turn()
+        if self._log is not None:
+            self._pay()
+            self._log = None
+            _leave(self.transport.url[0])
+
+    def supports_headers(self) -> bool:
+        return True
+
+    def key_partition(self, topic: str, key: bytes) -> TP:
+        return TP(topic, _partition(key, None, self._topic(topic)))
+
+    def _topic(self, topic: str) -> int:
+        found = self.log_.topics.get(topic)
+        if found is None:
+            found = self.log_.create(topic, int(self.app.conf.topic_partitions))
+        return found.partitions
+
+    async def create_topic(
+        self,
+        topic: str,
+        partitions: int,
+        replication: int,
+        *,
+        config: Mapping[str, Any] | None = None,
+        timeout: Seconds = 1000.0,
+        retention: Seconds | None = None,
+        compacting: bool | None = None,
+        deleting: bool | None = None,
+        ensure_created: bool = False,
+    ) -> None:
+        if topic not in self.log_.topics:
+            kept = want_seconds(retention) if retention else None
+            self.log_.create(topic, partitions, compact=bool(compacting), retention=kept)
+
+    async def send(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        partition: int | None,
+        timestamp: float | None,
+        headers: HeadersArg | None,
+        *,
+        transactional_id: str | None = None,
+    ) -> Awaitable[RecordMetadata]:
+        """The future is done when write(2) has returned."""
+        tp = TP(topic, _partition(key, partition, self._topic(topic)))
+        pairs = list(headers.items() if isinstance(headers, Mapping) else headers) if headers else None
+        done: asyncio.Future[RecordMetadata] = asyncio.get_running_loop().create_future()
+        self._turn.setdefault(tp, []).append((Entry(key, value, timestamp, pairs), done))
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._write_turn)
+        return done
+
+    async def send_and_wait(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        partition: int | None,
+        timestamp: float | None,
+        headers: HeadersArg | None,
+        *,
+        transactional_id: str | None = None,
+    ) -> RecordMetadata:
+        return await (await self.send(topic, key, value, partition, timestamp, headers))
+
+    def _write_turn(self) -> None:
+        self._scheduled = False
+        turn, self._turn = self._turn, {}
+        for tp, sent in turn.items():
+            if tp in self._owed:
+                self._owed[tp].extend(sent)
+            else:
+                self._write(tp, sent)
+
+    def _write(self, tp: TP, sent: list[tuple[Entry, "asyncio.Future[RecordMetadata]"]]) -> None:
+        try:
+            offset = self.log_.write(tp.topic, tp.partition, [entry for entry, _ in sent])
+        except LogFull as error:
+            if tp.topic in self.app.tables.changelog_topics:
+                self.log.error("%s; a table's change waits", error)
+                self._owed[tp] = deque(sent)
+                return
+            self._fail(sent, error)
+        except (LogError, ProducerSendError) as error:
+            self._fail(sent, error)
+        else:
+            self._done(tp, sent, offset)
+
+    @staticmethod
+    def _done(tp: TP, sent: Iterable[tuple[Entry, "asyncio.Future[RecordMetadata]"]], offset: int) -> None:
+        for entry, future in sent:
+            if not future.done():
+                future.set_result(RecordMetadata(tp.topic, tp.partition, tp, offset, entry.time, 0))
+            offset += 1
+
+    @staticmethod
+    def _fail(sent: Iterable[tuple[Entry, "asyncio.Future[RecordMetadata]"]], error: Exception) -> None:
+        for _, future in sent:
+            if not future.done():
+                future.set_exception(error)
+
+    def _pay(self) -> None:
+        """Write what waits for space, as far as there is some."""
+        for tp, sent in list(self._owed.items()):
+            while sent:
+                try:
+                    offset = self.log_.write(tp.topic, tp.partition, [sent[0][0]])
+                except LogError:
+                    return
+                self._done(tp, [sent.popleft()], offset)
+            del self._owed[tp]
+
+    async def flush(self) -> None:
+        await self.buffer.flush()
+        self._write_turn()
+
+    @Service.task
+    async def _keep(self) -> None:
+        """Once a second: make durable, retry, expire, compact."""
+        while not self.should_stop:
+            await self.sleep(1.0)
+            log = self._log
+            if log is None:
+                return
+            self._pay()
+            for line in log.reports:
+                self.log.warning("%s", line)
+            log.reports.clear()
+            loop = asyncio.get_running_loop()
+            try:
+                if log.unsaved:
+                    await loop.run_in_executor(None, log.sync())
+                log.trim()
+                for job in log.compactions():
+                    await loop.run_in_executor(None, job.run)
+                    job.finish()
+            except (LogError, OSError) as error:
+                self.log.error("%s", error)
+
+
+def _partition(key: bytes | None, partition: int | None, count: int) -> int:
+    """As Kafka's default partitioner, so that a key is in the same partition on both."""
+    if partition is not None:
+        return partition
+    if key is None:
+        return random.randrange(count)
+    return int(murmur2(key) & 0x7FFFFFFF) % count
+
+
+class Transport(base.Transport):  # type: ignore[misc]
+    """``embedded:///DIR?retention=SECONDS&size=BYTES``"""
+
+    Consumer: ClassVar[type[ConsumerT]] = Consumer
+    Producer: ClassVar[type[ProducerT]] = Producer
+    default_port = 0
+    driver_version = "embedded=1"
+
+    def __init__(self, url: list[URL], app: AppT, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        super().__init__(url, app, loop)
+        if not url[0].path.startswith("/"):
+            raise LogError(f"{url[0]}: expected embedded:///an/absolute/directory")
