@@ -31,7 +31,7 @@ class Shop(http.server.BaseHTTPRequestHandler):
         elif url.path == "/price":
             formula = urllib.parse.parse_qs(url.query)["formula"][0]
             try:
-                self.answer(repr(eval(formula)).encode())  # noqa: S307  the hole that the demo shows
+                self.answer(repr(eval(formula)).encode())
             except Exception as error:
                 self.answer(repr(error).encode(), 500)
         else:

@@ -22,7 +22,7 @@ SHOP, CUSTOMERS, DATABASE, DEPOT, CONTROL = (f"10.213.77.{host}" for host in (2,
 
 
 def wire(namespace: str | None) -> int:
-    """Join the shop's namespace (a new one where none is named) and a new one of this process; the shop's descriptor."""
+    """Join the shop's namespace (a new one if none is named) and a new one of this process; the shop's descriptor."""
     if namespace is None:
         unshare(CLONE_NEWNET)
     shop = os.open(namespace or "/proc/thread-self/ns/net", os.O_RDONLY)
