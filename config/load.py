@@ -11,11 +11,11 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from config.folders import ETC
 from config.reference import settings as every_setting
 from config.schema import Settings
 from config.source import Key, Place, Problem, Source, dotted, parse
 
-ETC = Path("/etc/wonted")
 PATHS = ("token_file", "app_token_file", "webhook_file")
 
 
@@ -115,7 +115,9 @@ def split(name: str) -> tuple[str, ...]:
 
 
 def _single(path: tuple[str, ...], text: str, name: str) -> Source:
-    source = parse(text, name)
+    """One setting given as text. Where a file needs quotes around "-" and "#name", here there is no doubt."""
+    bare = text.strip() == "-" or text.startswith("#")
+    source = parse(f"'{text.strip()}'" if bare else text, name)
     place = Place(name)
     source.problems = [Problem(place, f"{dotted(path)}: {p.what}") for p in source.problems]
     above = [path[: depth + 1] for depth in range(len(path))]
@@ -175,7 +177,9 @@ def _explain(detail: ErrorDetails, merged: Source) -> Problem:
         text = "expected embedded:// or kafka://host:port,..."
     elif kind == "bool_type":
         text = "expected true or false"
-    text = text.replace("a valid ", "a ").replace("a integer", "an integer").replace("a dictionary", "settings below it")
+    text = (
+        text.replace("a valid ", "a ").replace("a integer", "an integer").replace("a dictionary", "settings below it")
+    )
     return Problem(_place(merged, path, 1), f"{dotted(path)}: {text}, got {_short(given)}")
 
 
@@ -249,7 +253,8 @@ def _contradictions(found: Settings, merged: Source) -> list[Problem]:
         problem("sinks.slack.token", "give either token or token_file, not both")
     if (slack.token or slack.token_file) and not slack.channel:
         problem(
-            "sinks.slack.channel", 'needed with a token: a channel id, or a "#name" in quotes (a bare # begins a comment)'
+            "sinks.slack.channel",
+            'needed with a token: a channel id, or a "#name" in quotes (a bare # begins a comment)',
         )
     ring = found.probes.ring
     if ring < 4096 or ring & (ring - 1):
@@ -268,13 +273,3 @@ def _unreadable(path: Path) -> str | None:
         return error.strerror
     except UnicodeDecodeError:
         return "is not text"
-
-
-def data_folder(given: Path | None = None) -> Path:
-    """Where Wonted keeps its state: --data, else /var/lib/wonted for root, else the XDG state folder."""
-    if given is not None:
-        return given.absolute()
-    if os.geteuid() == 0:
-        return Path("/var/lib/wonted")
-    state = os.environ.get("XDG_STATE_HOME")
-    return (Path(state) if state else Path.home() / ".local" / "state") / "wonted"

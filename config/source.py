@@ -69,6 +69,8 @@ def _unreadable(error: yaml.MarkedYAMLError, name: str) -> Problem:
     place = Place(name, mark.line + 1, mark.column + 1) if mark else Place(name)
     if "'\\t'" in str(error.problem):
         return Problem(place, "a tab; YAML indents with spaces only")
+    if "sequence entries are not allowed" in str(error.problem):
+        return Problem(place, 'not YAML: a list cannot begin here; write "-" in quotes if you mean that sign')
     return Problem(place, "not YAML: " + ", ".join(part for part in (error.context, error.problem) if part))
 
 

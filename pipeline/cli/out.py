@@ -1,0 +1,89 @@
+"""Tables for people, one JSON object per line for programs. Nothing that a workload wrote reaches a terminal as it is."""
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from pipeline.alert import to_line
+from pipeline.sinks.text import visible
+
+
+def emit(value: Mapping[str, Any]) -> None:
+    """One line of JSON, at once: somebody may be reading the pipe."""
+    sys.stdout.write(to_line(dict(value)).decode())
+    sys.stdout.flush()
+
+
+def line(text: str) -> None:
+    """One line of text."""
+    print(visible(text), flush=True)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Columns named in small letters; a name that ends in # is a number. Widths follow the terminal, or the text in a pipe."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        right = column.endswith("#")
+        shown.add_column(column.rstrip("#"), justify="right" if right else "left", no_wrap=right, overflow="fold")
+    for row in rows:
+        shown.add_row(*(cell if isinstance(cell, Text) else Text(visible(text(cell))) for cell in row))
+    Console(width=None if sys.stdout.isatty() else 240, highlight=False).print(shown)
+
+
+def facts(pairs: Iterable[tuple[str, object]]) -> None:
+    """Name and value, one under the other."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table.grid(padding=(0, 2))
+    for name, value in pairs:
+        shown.add_row(Text(name, style="bold"), Text(visible(text(value)), overflow="fold"))
+    Console(width=None if sys.stdout.isatty() else 240, highlight=False).print(shown)
+
+
+def text(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {text(item)}" for name, item in value.items()) or "none"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(text(item) for item in value) or "none"
+    return str(value)
+
+
+def span(seconds: float | None) -> str:
+    """
+    >>> span(104_400), span(95), span(0.2), span(None)
+    ('1 d 5 h', '1 min 35 s', '0 s', '-')
+    """
+    if seconds is None:
+        return "-"
+    left, parts = int(seconds), []
+    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)):
+        if left >= size or (unit == "s" and not parts):
+            parts.append(f"{left // size} {unit}")
+            left %= size
+    return " ".join(parts[:2])
+
+
+def size(count: float | None) -> str:
+    """
+    >>> size(512), size(3 << 20)
+    ('512 B', '3.0 MiB')
+    """
+    if count is None:
+        return "-"
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024 or unit == "GiB":
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    raise AssertionError("unreachable")

@@ -1,0 +1,7 @@
+"""record, replay."""
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    pass

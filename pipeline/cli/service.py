@@ -1,0 +1,160 @@
+"""run, demo, doctor, status, stop, version."""
+
+import dataclasses
+import json
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from config import VERSION
+from pipeline.cli.context import CONFIG, OK, PRIVILEGE, Stop, options, say
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON object per line.")]
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(run)
+    app.command()(demo)
+    app.command()(doctor)
+    app.command()(status)
+    app.command()(stop)
+    app.command()(version)
+
+
+def run() -> None:
+    """Watch this machine, in the foreground, until SIGTERM or Ctrl-C."""
+    options.load()
+    see_or_stop()
+    # A new program in the same process: the service is to hold none of the command line's memory.
+    start = {
+        "config": options.config and str(options.config),
+        "overrides": options.overrides,
+        "data": str(options.folder),
+    }
+    os.execv(sys.executable, [sys.executable, "-m", "pipeline.start", json.dumps(start)])
+
+
+def see_or_stop() -> None:
+    """Exit 4 with the fix where the probes could not see."""
+    from pipeline.doctor import sight
+
+    failed = [check for check in sight() if not check.ok]
+    if failed:
+        lines = [f"wonted: {check.check}: {check.found}; {check.fix}" for check in failed]
+        raise Stop(PRIVILEGE, "\n".join(["wonted: not started, it would be blind:", *lines]))
+
+
+def demo(
+    engine: Annotated[str, typer.Option(help="auto, docker, runc or plain.")] = "auto",
+    learn: Annotated[float, typer.Option(metavar="SECONDS", help="How long the shop is learned.")] = 60.0,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the data folder.")] = False,
+) -> int:
+    """A small shop, a minute of learning, an attack, and what people are told of it. Leaves nothing behind."""
+    from pipeline.demo import main
+
+    if engine not in ("auto", "docker", "runc", "plain"):
+        raise typer.BadParameter(f"--engine {engine}: expected auto, docker, runc or plain")
+    see_or_stop()
+    return main(engine, learn, keep)
+
+
+def doctor(json: Json = False) -> int:
+    """What this machine has and lacks, with a fix for each failing line."""
+    from config.load import ConfigError
+    from pipeline.doctor import Check, sight, surroundings
+
+    settings, wrong = None, None
+    try:
+        loaded = options.load()
+        settings = loaded.settings
+        found = ", ".join(map(str, loaded.files)) or "the defaults"
+    except ConfigError as error:
+        wrong = error
+        found = str(error.problems[0]) + (f" (and {len(error.problems) - 1} more)" if len(error.problems) > 1 else "")
+    eyes = list(sight())
+    config = Check(
+        "config", wrong is None, found, None if wrong is None else "mend it; `wonted config check` lists all"
+    )
+    around = list(surroundings(settings, options.folder))
+    checks = [*eyes, config, *around]
+    if json:
+        from pipeline.cli.out import emit
+
+        for check in checks:
+            emit(dataclasses.asdict(check))
+    else:
+        _show(checks)
+    if all(check.ok for check in checks):
+        return OK
+    return CONFIG if wrong and all(check.ok for check in (*eyes, *around)) else PRIVILEGE
+
+
+def _show(checks: list[Any]) -> None:
+    from rich.text import Text
+
+    from pipeline.cli.out import table
+    from pipeline.sinks.text import visible
+
+    rows = []
+    for check in checks:
+        mark = Text("ok", style="green") if check.ok else Text("FAIL", style="bold red")
+        found = visible(check.found) + ("" if check.ok else f"\nfix: {check.fix}")
+        rows.append((check.check, mark, Text(found)))
+    table(("check", "", "found"), rows)
+    failing = sum(not check.ok for check in checks)
+    say(f"{failing} of {len(checks)} checks fail" if failing else "all is well; `wonted run` starts the service")
+
+
+def status(json: Json = False) -> int:
+    """How the running service is: probes, rates, losses by stage, lag, outbox."""
+    from pipeline.cli.out import emit, facts, size, span
+
+    with options.client() as client:
+        found = client.call("status")
+    if json:
+        emit(found)
+        return OK
+    probes = found.get("probes", {})
+    missing = [f"{name}: {state.get('error') or 'off'}" for name, state in probes.items() if not state.get("attached")]
+    outbox, memory = found.get("outbox", {}), found.get("memory", {})
+    facts(
+        [
+            ("state", found["color"] + "".join(f"\n  {reason}" for reason in found.get("reasons", []))),
+            ("uptime", f"{span(found.get('uptime_s'))} (pid {found.get('pid')}, {found.get('version')})"),
+            ("workloads", found.get("workloads")),
+            ("probes", f"{len(probes) - len(missing)}/{len(probes)} attached" + "".join(f", {m}" for m in missing)),
+            ("rates", found.get("rates")),
+            ("received", found.get("received")),
+            ("lost", found.get("lost") or "nothing"),
+            ("lag", f"{sum((found.get('lag') or {}).values())} batches"),
+            ("alerts", found.get("alerts")),
+            ("outbox", f"{outbox.get('depth', 0)} waiting, oldest {span(outbox.get('oldest_s'))}"),
+            ("sinks", {name: f"{s.get('sent', 0)} sent" for name, s in outbox.get("sinks", {}).items()}),
+            ("memory", {name.removesuffix("_bytes"): size(value) for name, value in memory.items()}),
+            ("disk", {name.removesuffix("_bytes"): size(value) for name, value in found.get("disk", {}).items()}),
+            ("config", found.get("config") or "the defaults"),
+            ("data", found.get("data")),
+            ("broker", found.get("broker")),
+        ]
+    )
+    return OK
+
+
+def stop() -> int:
+    """Ask the running service to end."""
+    with options.client() as client:
+        say(f"wonted: asked pid {client.call('stop').get('pid')} to stop")
+    return OK
+
+
+def version(json: Json = False) -> int:
+    """The version."""
+    if json:
+        from pipeline.cli.out import emit
+
+        emit({"version": VERSION})
+    else:
+        print(f"wonted {VERSION}")
+    return OK

@@ -1,0 +1,82 @@
+"""workloads ls, show, learn, enforce."""
+
+from typing import Annotated, Any
+
+import typer
+
+from pipeline.cli.context import OK, options, say
+from pipeline.cli.service import Json
+
+Name = Annotated[str, typer.Argument(metavar="W", help="A workload: its name, a unique prefix, or a shell pattern.")]
+Reason = Annotated[str | None, typer.Option(help="Why, for whoever looks later.")]
+
+
+def register(app: typer.Typer) -> None:
+    group = typer.Typer(help="What is watched, and how far it is learned.", no_args_is_help=True)
+    group.command("ls")(ls)
+    group.command()(show)
+    group.command()(learn)
+    group.command()(enforce)
+    app.add_typer(group, name="workloads")
+
+
+def ls(json: Json = False) -> int:
+    """Every workload: mode, progress, time to go, what was seen and lost."""
+    from pipeline.cli.out import emit, span, table
+
+    with options.client() as client:
+        rows = client.call("workloads")
+    if json:
+        for row in rows:
+            emit(row)
+        return OK
+    columns = ("workload", "mode", "progress#", "to go", "containers#", "events#", "alerts#", "lost#")
+    table(columns, [(r["workload"], r["mode"], percent(r["progress"]), span(r["eta_s"]), *tail(r)) for r in rows])
+    if not rows:
+        say("no workload seen yet; they appear as their processes act")
+    return OK
+
+
+def tail(row: dict[str, Any]) -> tuple[object, ...]:
+    return tuple(row.get(name) for name in ("containers", "events", "alerts", "lost"))
+
+
+def percent(part: float | None) -> str:
+    return "-" if part is None else f"{part * 100:.0f} %"
+
+
+def show(workload: Name, json: Json = False) -> int:
+    """One workload."""
+    from pipeline.cli.out import emit, facts
+
+    with options.client() as client:
+        found = client.call("workload", workload=workload)
+    if json:
+        emit(found)
+    else:
+        facts(found.items())
+    return OK
+
+
+def learn(workload: Name, reason: Reason = None, json: Json = False) -> int:
+    """Learn it (again): deviations are learned, not told. The danger list still is."""
+    return decide("learn", workload, reason=reason, json=json)
+
+
+def enforce(workload: Name, reason: Reason = None, json: Json = False) -> int:
+    """End learning now: from here on deviations are told."""
+    return decide("enforce", workload, reason=reason, json=json)
+
+
+def decide(action: str, workload: str | None, *, value: str | None = None, reason: str | None, json: bool) -> int:
+    """Tell the service what a person decided; it is kept over restarts."""
+    from pipeline.cli.out import emit
+    from pipeline.sinks.text import visible
+
+    with options.client() as client:
+        answer = client.call("control", action=action, workload=workload, value=value, reason=reason)
+    if json:
+        emit(answer)
+    else:
+        say(visible(answer["text"]))
+    return OK

@@ -1,0 +1,23 @@
+"""The service's own process: `wonted run` becomes this program, so that it carries no command line in memory."""
+
+import json
+import sys
+from pathlib import Path
+
+from config.load import ConfigError, load
+
+
+def main(argument: str) -> int:
+    asked = json.loads(argument)
+    try:
+        loaded = load(Path(asked["config"]) if asked["config"] else None, asked["overrides"])
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 3
+    from pipeline.run import run
+
+    return run(loaded.settings, Path(asked["data"]), sources=[str(file) for file in loaded.files])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
