@@ -146,7 +146,7 @@ def connect(data: Path, timeout: float | None) -> socket.socket:
     return connection
 
 
-class short:  # noqa: N801 (a context manager used like a function)
+class short:
     """A path to DATA/wonted.sock that fits a socket's address: by way of /proc/self/fd where it is too long."""
 
     def __init__(self, data: Path) -> None:

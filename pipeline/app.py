@@ -1,0 +1,139 @@
+"""The Faust app: topics, agents, the table. The same on embedded:// and on kafka://.
+
+No web server, no leader election, no sensors: faust's own web server would listen on all addresses.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import faust
+from faust.types import TP, EventT, StreamT
+
+from config.schema import Settings
+from pipeline import transport
+from pipeline.incidents import Incidents
+from pipeline.sinks.outbox import Outbox
+from pipeline.stages import Stages
+from pipeline.topics import ALERTS, BASELINES, CONTROL, FINDINGS, OBSERVATIONS, topics
+
+BUFFER = 64
+"""Batches read ahead per agent. Faust's 4096 of 100 KB each would be 400 MB when a backlog is replayed."""
+WRITE = 30.0
+"""Seconds for one write; after that it has failed, and is tried again."""
+COMMIT = 1.0
+"""Seconds between commits of what is acknowledged."""
+
+
+class App(faust.App):
+    """A faust app that knows its stages."""
+
+    stages: Stages
+    outbox: Outbox
+
+    async def observe(self, partition: int, batch: bytes) -> int:
+        """Append a batch; its offset, once it is durable."""
+        record = await (await self.observations.send(value=batch, partition=partition))
+        return int(record.offset)
+
+    observations: faust.TopicT[Any]
+
+    def end(self, topic: str, partition: int) -> int | None:
+        """The offset that the next record will get, where it is known."""
+        try:
+            return self.consumer.highwater(TP(topic, partition))
+        except (KeyError, AssertionError):
+            return None
+
+    def waiting(self) -> bool:
+        """Whether the log holds batches of our partitions that are not applied."""
+        return any(
+            (self.end(OBSERVATIONS, number) or 0) > partition.applied + 1
+            for number, partition in self.stages.partitions.items()
+        )
+
+
+def build(settings: Settings, data: Path, *, sinks: Sequence[Any] = (), id: str = "wonted") -> App:
+    """An app that is ready to start inside a running event loop."""
+    options = transport.app_options(settings, data) | {
+        "store": "memory://",
+        "datadir": str(data / "faust"),
+        "web_enabled": False,
+        "key_serializer": "raw",
+        "value_serializer": "raw",
+        "stream_buffer_maxsize": BUFFER,
+        "stream_wait_empty": False,
+        "broker_commit_interval": COMMIT,
+    }
+    app = App(id, **options)
+    named = {
+        topic.name: app.topic(topic.name, partitions=topic.partitions, key_serializer="raw", value_serializer="raw")
+        for topic in topics(settings)
+    }
+    app.observations = named[OBSERVATIONS]
+    table: Any = app.Table(
+        BASELINES,
+        schema=faust.Schema(key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw"),
+        partitions=settings.partitions,
+    )
+
+    def writer(topic: Any) -> Any:
+        """Durable when it returns."""
+
+        async def write(key: bytes | None, value: bytes, partition: int) -> None:
+            await (await topic.send(key=key, value=value, partition=partition))
+
+        return write
+
+    # The changelog is written here and awaited, not by `table[key] = value`: that hides a failed write, and an
+    # acknowledgement must never pass one.
+    app.outbox = Outbox(data / "outbox.db", sinks)
+    app.stages = stages = Stages(
+        settings,
+        data,
+        Incidents(settings),
+        app.outbox,
+        keep=writer(table.changelog_topic),
+        find=writer(named[FINDINGS]),
+        tell=writer(named[ALERTS]),
+        ask=writer(named[CONTROL]),
+    )
+
+    @app.agent(named[OBSERVATIONS], name="observe", concurrency=1)
+    async def observe(stream: StreamT[bytes]) -> None:
+        event: EventT[Any]
+        async for event in stream.noack().events():
+            await stages.observe(event)
+
+    @app.agent(named[CONTROL], name="decide", concurrency=1)
+    async def decide(stream: StreamT[bytes]) -> None:
+        async for event in stream.events():
+            await stages.decide(event)
+
+    @app.agent(named[FINDINGS], name="group", concurrency=1)
+    async def group(stream: StreamT[bytes]) -> None:
+        event: EventT[Any]
+        async for event in stream.noack().events():
+            await stages.group(event)
+
+    @table.on_recover
+    async def recovered() -> None:
+        stages.assigned(_ours(app.consumer.assignment()), table.data.data)
+
+    @app.on_partitions_revoked.connect
+    async def revoked(_: faust.App, partitions: set[TP], **__: Any) -> None:
+        await stages.revoked(_ours(partitions))
+
+    @app.task
+    async def tick() -> None:
+        await stages.tick()
+
+    @app.task
+    async def deliver() -> None:
+        await app.outbox.run()
+
+    return app
+
+
+def _ours(assignment: set[TP]) -> set[int]:
+    return {tp.partition for tp in assignment if tp.topic == OBSERVATIONS}

@@ -1,0 +1,317 @@
+"""What the socket is asked, and the answers."""
+
+import asyncio
+import errno
+import os
+import pwd
+import shutil
+import time
+import uuid
+from fnmatch import fnmatchcase
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from aiokafka.errors import KafkaError
+from faust.exceptions import ProducerSendError
+
+from config.schema import Settings
+from models.finding import Decision
+from pipeline import metrics
+from pipeline.app import App
+from pipeline.server import Connection, Handler, Refusal, Server, Subscriber
+from pipeline.topics import OBSERVATIONS, encode, partition_of
+from pipeline.transport.log import LogError, LogFull
+
+ACTIONS = ("learn", "enforce", "accept", "forget")
+DECISION_WAIT = 10.0
+"""Seconds that a decision may take to be applied before the person is told that it is still on its way."""
+WRITE_ERRORS = (LogError, OSError, ProducerSendError, KafkaError)
+STALLED = 60.0
+"""Seconds without progress while batches wait: yellow."""
+
+
+class Service:
+    """Handlers of the socket's requests, and the state that only they show."""
+
+    def __init__(self, settings: Settings, data: Path, app: App, server: Server, probe: Any, sources: list[str]) -> None:
+        self.settings, self.data, self.app, self.server, self.probe = settings, data, app, server, probe
+        self.stages = app.stages
+        self.sources = sources
+        self.started = time.time()
+        self.stop = asyncio.Event()
+
+    def handlers(self) -> dict[str, Handler]:
+        return {
+            "batch": self.batch,
+            "hello": self.hello,
+            "state": self.state,
+            "status": self.status,
+            "workloads": self.workloads,
+            "workload": self.workload,
+            "baseline": self.baseline,
+            "alerts": self.alerts,
+            "events": self.events,
+            "control": self.control,
+            "stop": self.end,
+        }
+
+    # The probe
+
+    async def batch(self, _: Connection, request: dict[str, Any]) -> dict[str, Any]:
+        partition, payload = request.get("partition"), request.get("payload")
+        if not isinstance(partition, int) or not 0 <= partition < self.settings.partitions:
+            raise Refusal(f"partition {partition!r}: expected 0 to {self.settings.partitions - 1}")
+        if not isinstance(payload, bytes):
+            raise Refusal("payload: expected bytes")
+        try:
+            offset = await self.app.observe(partition, payload)
+        except WRITE_ERRORS as error:
+            metrics.faults.labels("log").inc()
+            full = isinstance(error, LogFull) or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+            reason = "disk full" if full else "the log cannot be written"
+            self.stages.troubles["log"] = f"{reason}: {error}"
+            raise Refusal(f"{reason}: {error}") from None
+        self.stages.troubles.pop("log", None)
+        self.server.publish(payload)
+        return {"ok": True, "offset": offset}
+
+    async def hello(self, connection: Connection, request: dict[str, Any]) -> dict[str, Any] | None:
+        connection.probe = request.get("role") == "probe"
+        if not (connection.probe and self.server.verbatim):
+            return {"ok": True}
+        await connection.send({"ok": True})
+        await connection.send({"push": "verbatim", "on": True})
+        return None
+
+    async def state(self, _: Connection, request: dict[str, Any]) -> dict[str, Any]:
+        self.probe.report(request)
+        return {"ok": True}
+
+    # People
+
+    async def status(self, *_: Any) -> dict[str, Any]:
+        modes: dict[str, int] = {"learning": 0, "forced": 0, "enforcing": 0}
+        for name, partition in self.stages.names().items():
+            mode = partition.baselines.summary(name)["mode"]
+            modes[mode] = modes.get(mode, 0) + 1
+        reasons = self.reasons()
+        outbox = self.app.outbox.stats()
+        usage = shutil.disk_usage(self.data)
+        result = {
+            "color": "yellow" if reasons else "green",
+            "reasons": reasons,
+            "version": _version(),
+            "pid": os.getpid(),
+            "uptime_s": round(time.time() - self.started, 1),
+            "data": str(self.data),
+            "broker": self.settings.broker,
+            "config": self.sources,
+            "workloads": modes,
+            "probe": self.probe.describe(),
+            "probes": self.probe.probes,
+            "rates": {"events_s": self.stages.rate.per_second(), **self.probe.rates},
+            "received": metrics.by_label(metrics.received),
+            "lost": metrics.by_label(metrics.lost),
+            "batches": metrics.by_label(metrics.batches),
+            "last_batch_age_s": round(time.time() - self.stages.last_batch, 1) if self.stages.last_batch else None,
+            "lag": self.lag(),
+            "findings": metrics.total(metrics.findings),
+            "alerts": metrics.by_label(metrics.alerts),
+            "outbox": outbox,
+            "dead": metrics.by_label(metrics.dead),
+            "faults": metrics.by_label(metrics.faults),
+            "snapshots": metrics.by_label(metrics.snapshots),
+            "disk": {"used_bytes": _size(self.data), "free_bytes": usage.free},
+            "memory": {"worker_bytes": _resident(os.getpid()), "probe_bytes": _resident(self.probe.pid)},
+        }
+        return {"ok": True, "result": result}
+
+    def reasons(self) -> list[str]:
+        """Why not all is well; empty: it is."""
+        reasons = [*self.probe.troubles(), *self.stages.troubles.values()]
+        for sink, problem in self.app.outbox.problems.items():
+            reasons.append(f"{sink}: {problem}")
+        if not self.stages.consumed.is_set():
+            reasons.append("the stream is not consumed yet")
+        lag = self.lag()
+        for number, partition in self.stages.partitions.items():
+            if lag.get(str(number)) and time.monotonic() - partition.moved > STALLED:
+                reasons.append(f"partition {number} has not moved for {time.monotonic() - partition.moved:.0f} s")
+        if shutil.disk_usage(self.data).free < 64 << 20:
+            reasons.append(f"less than 64 MiB free on the disk of {self.data}")
+        return reasons
+
+    def lag(self) -> dict[str, int]:
+        """Partition -> batches in the log that are not applied."""
+        lags = {}
+        for number, partition in sorted(self.stages.partitions.items()):
+            end = self.app.end(OBSERVATIONS, number)
+            lags[str(number)] = max(0, end - 1 - partition.applied) if end is not None else 0
+        return lags
+
+    async def workloads(self, *_: Any) -> dict[str, Any]:
+        return {"ok": True, "result": [self._row(name) for name in sorted(self.stages.names())]}
+
+    async def workload(self, _: Connection, request: dict[str, Any]) -> dict[str, Any]:
+        return {"ok": True, "result": self._row(self.named(request))}
+
+    async def baseline(self, _: Connection, request: dict[str, Any]) -> dict[str, Any]:
+        name = self.named(request)
+        return {"ok": True, "result": self.stages.names()[name].baselines.describe(name)}
+
+    def _row(self, name: str) -> dict[str, Any]:
+        summary = self.stages.names()[name].baselines.summary(name)
+        return {
+            **summary,
+            "containers": len(self.stages.containers.get(name, ())),
+            "alerts": self.stages.alerts_of.get(name, 0),
+        }
+
+    async def alerts(self, connection: Connection, request: dict[str, Any]) -> dict[str, Any] | None:
+        since = request.get("since")
+        if since is not None and not isinstance(since, int):
+            raise Refusal("since: expected nanoseconds since the epoch")
+        told = self.app.outbox.alerts(since)
+        if not request.get("follow"):
+            return {"ok": True, "result": told}
+        await connection.send({"ok": True})
+        gone = asyncio.ensure_future(connection.reader.read(1))
+        follow = asyncio.ensure_future(self._follow(connection, told))
+        await asyncio.wait({gone, follow}, return_when=asyncio.FIRST_COMPLETED)
+        follow.cancel()
+        gone.cancel()
+        connection.close()
+        return None
+
+    async def _follow(self, connection: Connection, told: list[dict[str, Any]]) -> None:
+        for alert in told:
+            await connection.send({"ok": True, "result": alert})
+        async for alert in self.app.outbox.follow():
+            await connection.send({"ok": True, "result": alert})
+
+    async def events(self, connection: Connection, request: dict[str, Any]) -> None:
+        workload = request.get("workload")
+        if workload is not None:
+            try:
+                workload = self.named(request)
+            except Refusal:  # not seen yet, or a pattern for several
+                workload = str(workload)
+        await self.server.stream(connection, Subscriber(workload, request.get("kind"), bool(request.get("all"))))
+        connection.close()
+
+    async def control(self, connection: Connection, request: dict[str, Any]) -> dict[str, Any]:
+        """A decision: on wonted.control first, so that it survives; answered when it is applied."""
+        asked = request.get("decision") or request
+        action, value = asked.get("action"), asked.get("value")
+        if action not in ACTIONS:
+            raise Refusal(f"action {action!r}: expected one of {', '.join(ACTIONS)}")
+        if action == "accept" and isinstance(value, str) and value.startswith("al_"):
+            workload, value = self._accepted(value)
+        elif action == "accept" and not asked.get("workload"):
+            raise Refusal("accept: expected the id of an alert (al_...), or a workload and a value")
+        else:
+            workload = self.named(asked)
+        decision = Decision(
+            id=asked.get("id") or f"de_{uuid.uuid4().hex}",
+            time=time.time_ns(),
+            action=action,
+            workload=workload,
+            value=value,
+            author=asked.get("author") or _user(connection.uid),
+            reason=asked.get("reason"),
+        )
+        applied = self.stages.answers[decision.id] = asyncio.get_running_loop().create_future()
+        try:
+            await self._write_down(decision)
+            text = await asyncio.wait_for(applied, DECISION_WAIT)
+        except TimeoutError:
+            text = f"{workload}: {action} is written down ({decision.id}) but not applied yet; see `wonted status`"
+        except ValueError as error:
+            raise Refusal(str(error)) from None
+        finally:
+            self.stages.answers.pop(decision.id, None)
+        return {"ok": True, "result": {"id": decision.id, "workload": workload, "text": text}}
+
+    async def _write_down(self, decision: Decision) -> None:
+        partition = partition_of(decision.workload, self.settings.partitions)
+        try:
+            await self.stages.ask(decision.id.encode(), encode(decision), partition)
+        except WRITE_ERRORS as error:
+            raise Refusal(f"the decision could not be written down: {error}") from None
+
+    def _accepted(self, id: str) -> tuple[str, str]:
+        found = self.app.outbox.find(id)
+        if not found:
+            raise Refusal(f"no alert {id}; `wonted alerts` lists them")
+        if len(found) > 1:
+            raise Refusal(f"{id} is ambiguous: {', '.join(alert.id for alert in found)}")
+        return found[0].workload, found[0].value
+
+    async def end(self, *_: Any) -> dict[str, Any]:
+        self.stop.set()
+        return {"ok": True, "result": {"pid": os.getpid()}}
+
+    def named(self, request: dict[str, Any]) -> str:
+        asked = request.get("workload")
+        if not isinstance(asked, str):
+            raise Refusal("workload: expected a name")
+        return resolve(asked, sorted(self.stages.names()))
+
+
+def resolve(asked: str, names: list[str]) -> str:
+    """The workload that is meant: exactly, by unique prefix, or by shell pattern.
+
+    >>> resolve("web", ["web", "web-admin"])
+    'web'
+    >>> resolve("web-", ["web", "web-admin"])
+    'web-admin'
+    >>> resolve("w*", ["web", "web-admin"])
+    Traceback (most recent call last):
+    pipeline.server.Refusal: w* is ambiguous: web, web-admin
+    """
+    if asked in names:
+        return asked
+    found = [name for name in names if name.startswith(asked)] or [n for n in names if fnmatchcase(n, asked)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        more = f" and {len(found) - 20} more" if len(found) > 20 else ""
+        raise Refusal(f"{asked} is ambiguous: {', '.join(found[:20])}{more}")
+    known = ", ".join(names[:20]) + (" ..." if len(names) > 20 else "")
+    raise Refusal(f"no workload {asked}; known: {known or 'none yet'}")
+
+
+def _version() -> str:
+    try:
+        return version("wonted")
+    except PackageNotFoundError:
+        return "0.1.0.dev0"
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"
+
+
+def _size(folder: Path) -> int:
+    """Bytes on disk."""
+    total = 0
+    for place, _, files in os.walk(folder):
+        for file in files:
+            try:
+                total += os.lstat(os.path.join(place, file)).st_blocks * 512
+            except OSError:
+                continue
+    return total
+
+
+def _resident(pid: int | None) -> int | None:
+    """RSS in bytes."""
+    try:
+        with open(f"/proc/{pid}/statm") as statm:
+            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError):
+        return None

@@ -1,0 +1,529 @@
+"""Observations -> findings -> incidents -> alerts, and people's decisions into the baselines.
+
+Applied once, acknowledged only when kept. Per partition of the observations:
+
+1. A batch is decoded, applied to the baselines, and its findings are written to their topic, before the next one.
+2. Now and then the workloads that changed are written to the table, and last the partition's `Mark`: the offset n up to
+   which every batch is in those snapshots, and which batches (run, seq) that were.
+3. Only then are the batches up to n acknowledged to Faust, in order. So the committed position never passes a mark, and
+   a mark never passes a snapshot: after kill -9, what is replayed begins at or before the mark's n + 1.
+
+Replay is harmless at each point of that: batches up to the mark are skipped as a whole, a workload whose own snapshot
+is newer than the mark (the crash came between 2's writes, or a decision was kept at once) skips up to its own
+offset, and what is applied again gives the same findings with the same ids, which the outbox tells once.
+A batch that an agent sends twice, because the answer was lost, is known by (boot, run, seq) and skipped; the mark
+carries this memory in step with the offset.
+
+Nothing here raises: Faust acknowledges a message whose handler raised, and slowly dies of it.
+"""
+
+import asyncio
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from faust.types import EventT
+
+from config.schema import Settings
+from models.finding import Decision, Finding
+from models.store import Baselines, CorruptSnapshot
+from pipeline import metrics
+from pipeline.topics import Found, decode_decision, decode_found, encode, partition_of
+from probes.batch import decode
+from probes.event import Batch, Event
+
+log = logging.getLogger("wonted")
+
+SLICE = 1000
+"""Events applied before the loop gets a turn: some 20 ms of models."""
+SLICES = 1 << 12
+"""A batch's offset times this, plus the slice, is the position that the baselines see: it rises within a batch too."""
+RUNS = 256
+"""Runs of agents remembered per partition, the latest first, to know a batch that is sent twice."""
+HOLES = 4096
+"""Missing sequence numbers remembered per run: a late one is still taken."""
+RETRY = 1.0
+"""Seconds between tries to write what must not be lost (a full disk, a broker that is away)."""
+CLOSE = 5.0
+"""Seconds for the last snapshot of a partition."""
+DEAD_FILES = 100
+INCIDENTS = "incidents.bin"
+
+Write = Callable[[bytes | None, bytes, int], Awaitable[None]]
+"""Key, value, partition -> durable when it returns; raises when it is not."""
+
+
+class Run(msgspec.Struct, array_like=True):
+    """Which batches of one run of one agent were applied: all up to `high`, but for the holes."""
+
+    high: int
+    holes: list[int] = []
+
+    def take(self, seq: int) -> bool:
+        """True: new. False: applied before."""
+        if seq > self.high:
+            self.holes = [*self.holes, *range(max(self.high + 1, seq - HOLES), seq)][-HOLES:]
+            self.high = seq
+            return True
+        if seq in self.holes:
+            self.holes.remove(seq)
+            return True
+        return False
+
+
+class Mark(msgspec.Struct, array_like=True):
+    """What of one partition the snapshots in the table hold."""
+
+    version: int = 1
+    offset: int = -1
+    runs: dict[str, Run] = {}
+
+
+class Partition:
+    """One partition of the observations: its baselines, and what is not yet kept."""
+
+    def __init__(self, settings: Settings, number: int) -> None:
+        self.number = number
+        self.baselines = Baselines(settings)
+        self.lock = asyncio.Lock()
+        self.mark = Mark(runs={})
+        self.applied = -1
+        self.waiting: deque[EventT[Any]] = deque()
+        """Taken from the stream and not yet acknowledged, in order."""
+        self.unkept: set[str] = set()
+        """Workloads whose latest snapshot is not in the table."""
+        self.changed = False
+        self.due = time.monotonic() + settings.snapshot * (0.5 + (number % 8) / 16)
+        self.moved = time.monotonic()
+
+
+class Stages:
+    """All state of the worker. The Faust agents of app.py only hand messages in."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        data: Path,
+        incidents: Any,
+        outbox: Any,
+        *,
+        keep: Write,
+        find: Write,
+        tell: Write,
+        ask: Write,
+    ) -> None:
+        self.settings = settings
+        self.data = data
+        self.incidents = incidents
+        self.outbox = outbox
+        self.keep, self.find, self.tell, self.ask = keep, find, tell, ask
+        self.partitions: dict[int, Partition] = {}
+        self.table: dict[bytes, bytes] = {}
+        self.answers: dict[str, asyncio.Future[str]] = {}
+        self.troubles: dict[str, str] = {}
+        """What makes `status` yellow, by where; removed when it is over."""
+        self.containers: dict[str, dict[str, int]] = {}
+        self.alerts_of: dict[str, int] = {}
+        self.last_batch = 0.0
+        self.consumed = asyncio.Event()
+        """Set while partitions are assigned and restored."""
+        self.rate = Rate()
+        self.grouped: deque[EventT[Any]] = deque()
+        """Findings that are in their incident, but not yet in its copy on disk."""
+        self.closing = False
+        self.resume_incidents()
+
+    # Partitions come and go
+
+    def assigned(self, numbers: set[int], table: dict[bytes, bytes]) -> None:
+        """Restore the baselines of these partitions from the table, as Faust recovered it."""
+        self.table = table
+        for number in numbers - set(self.partitions):
+            self.partitions[number] = self._restored(number)
+        self.consumed.set()
+
+    async def revoked(self, numbers: set[int]) -> None:
+        """Keep what these partitions learned, and forget them: another worker goes on from the table."""
+        for number in numbers & set(self.partitions):
+            partition = self.partitions[number]
+            async with partition.lock:
+                await self.snapshot(partition)
+            del self.partitions[number]
+        if not self.partitions:
+            self.consumed.clear()
+
+    async def close(self) -> None:
+        """Keep everything. What comes afterwards is left for the next start."""
+        self.closing = True
+        for partition in self.partitions.values():
+            try:
+                async with asyncio.timeout(CLOSE), partition.lock:
+                    await self.snapshot(partition)
+            except TimeoutError:
+                log.error("partition %d could not be kept in time; it is replayed at the next start", partition.number)
+        self._keep_incidents()
+
+    def _restored(self, number: int) -> Partition:
+        partition = Partition(self.settings, number)
+        mark = self.table.get(b"m/%d" % number)
+        if mark is not None:
+            try:
+                partition.mark = msgspec.msgpack.decode(mark, type=Mark)
+            except msgspec.DecodeError as error:
+                self._corrupt(f"the mark of partition {number}", error)
+        partition.applied = partition.mark.offset
+        for key, value in list(self.table.items()):
+            kind, _, name = key.partition(b"/")
+            workload = name.decode("utf-8", "surrogateescape")
+            if kind == b"w" and partition_of(workload, self.settings.partitions) == number:
+                try:
+                    partition.baselines.restore(value)
+                except CorruptSnapshot as error:
+                    self._corrupt(f"the baseline of {workload}", error)
+                    self._decide_again(partition, workload)
+        return partition
+
+    def _decide_again(self, partition: Partition, workload: str) -> None:
+        for decision in self._decisions(workload):
+            try:
+                partition.baselines.decide(decision)
+            except ValueError as error:
+                log.warning("%s: the decision %s could not be applied again: %s", workload, decision.id, error)
+
+    def _corrupt(self, what: str, error: Exception) -> None:
+        metrics.snapshots.labels("corrupt").inc()
+        self.troubles[f"corrupt {what}"] = f"{what} was corrupt and is learned again: {error}"
+        log.error("%s is corrupt and is learned again: %s", what, error)
+
+    # Observations
+
+    async def observe(self, event: EventT[Any]) -> None:
+        """One batch of the observations."""
+        message = event.message
+        partition = self.partitions.get(message.partition)
+        if partition is None:  # revoked while it waited; whoever has it now reads it again
+            return
+        async with partition.lock:
+            if self.closing:
+                return
+            try:
+                partition.waiting.append(event)
+                if message.offset > partition.applied:
+                    await self._take(partition, event.value, message.offset)
+                    partition.applied = message.offset
+                    partition.changed = True
+                    partition.moved = time.monotonic()
+                else:
+                    metrics.batches.labels("replayed").inc()
+                message.value = event.value = None  # only the place is needed now
+                self._acknowledge(partition)
+                if time.monotonic() >= partition.due:
+                    await self.snapshot(partition)
+            except Exception:
+                metrics.faults.labels("observe").inc()
+                log.exception("partition %d, offset %d", message.partition, message.offset)
+
+    async def _take(self, partition: Partition, data: bytes, offset: int) -> None:
+        try:
+            batch = decode(data)
+        except ValueError as error:
+            self._dead("wonted.observations", data, error)
+            return
+        self.last_batch = time.time()
+        if not self._first_time(partition, batch):
+            metrics.batches.labels("repeated").inc()
+            return
+        metrics.batches.labels("applied").inc()
+        self._count(batch)
+        places: dict[str, int] = {}
+        for index, part in enumerate(slices(batch)):
+            if index:
+                await asyncio.sleep(0)
+            try:
+                findings = partition.baselines.apply(part, (partition.number, offset * SLICES + index))
+            except Exception as error:  # a fault of a model must not stop the others
+                metrics.faults.labels("models").inc()
+                log.exception("the models failed on a batch of %s", batch.host)
+                self._dead("wonted.observations", data, error)
+                continue
+            await self._found(batch, findings, places)
+
+    def _first_time(self, partition: Partition, batch: Batch) -> bool:
+        runs = partition.mark.runs
+        key = f"{batch.boot}/{batch.run}"
+        run = runs.pop(key, None)
+        known = run is not None
+        run = run or Run(-1)
+        runs[key] = run  # the latest is last
+        while len(runs) > RUNS:
+            del runs[next(iter(runs))]
+        if not known and batch.seq > 0:
+            run.high = batch.seq - 1  # the log no longer holds what was before, or it never came; the agent counts that
+        return run.take(batch.seq)
+
+    async def _found(self, batch: Batch, findings: list[Finding], places: dict[str, int]) -> None:
+        """A finding's id counts within its workload: a replay applies a batch to a workload wholly or not at all."""
+        for finding in findings:
+            place = places[finding.workload] = places.get(finding.workload, -1) + 1
+            id = f"{batch.boot}/{batch.run}/{batch.partition}/{batch.seq}/{finding.workload}/{place}"
+            metrics.findings.labels(finding.detector, finding.severity).inc()
+            metrics.latency.observe(max(0.0, (time.time_ns() - finding.event.time) / 1e9))
+            found = Found(1, id, batch.host, finding)
+            await self._surely("findings", self.find, finding.workload.encode(), encode(found), 0)
+
+    def _count(self, batch: Batch) -> None:
+        events = 0
+        kinds: dict[str, int] = {}
+        for event in batch.events:
+            kinds[event.kind] = kinds.get(event.kind, 0) + event.count
+            events += event.count
+            if event.container is not None:
+                self.containers.setdefault(event.workload, {})[event.container.id] = batch.time
+        for kind, count in kinds.items():
+            metrics.received.labels(kind).inc(count)
+        for where, count in batch.lost.items():
+            metrics.lost.labels(where).inc(count)
+        self.rate.add(events)
+
+    # Snapshots and acknowledgement
+
+    async def snapshot(self, partition: Partition) -> bool:
+        """Write what changed to the table, then the mark, then acknowledge. The caller holds the partition's lock."""
+        partition.due = time.monotonic() + self.settings.snapshot
+        if not partition.changed:
+            return True
+        try:
+            partition.unkept.update(partition.baselines.dirty())
+            for workload in sorted(partition.unkept):
+                await self._keep_workload(partition, workload)
+                await asyncio.sleep(0)
+            partition.mark.offset = partition.applied
+            await self._keep(partition, b"m/%d" % partition.number, msgspec.msgpack.encode(partition.mark))
+        except Exception as error:
+            metrics.snapshots.labels("failed").inc()
+            self.troubles["snapshot"] = f"snapshots cannot be written: {error}"
+            log.error("snapshots of partition %d cannot be written: %s", partition.number, error)
+            partition.due = time.monotonic() + RETRY
+            return False
+        partition.changed = False
+        self.troubles.pop("snapshot", None)
+        metrics.snapshots.labels("written").inc()
+        self._acknowledge(partition)
+        return True
+
+    def _acknowledge(self, partition: Partition) -> None:
+        while partition.waiting and partition.waiting[0].message.offset <= partition.mark.offset:
+            partition.waiting.popleft().ack()
+
+    async def _keep_workload(self, partition: Partition, workload: str) -> None:
+        key = b"w/" + workload.encode("utf-8", "surrogateescape")
+        await self._keep(partition, key, partition.baselines.snapshot(workload))
+        partition.unkept.discard(workload)
+
+    async def _keep(self, partition: Partition, key: bytes, value: bytes) -> None:
+        await self.keep(key, value, partition.number)
+        self.table[key] = value
+
+    # Decisions
+
+    async def decide(self, event: EventT[Any]) -> None:
+        """One decision of a person. It is in the baseline's snapshot before it is acknowledged."""
+        data = event.value
+        try:
+            decision = decode_decision(data)
+        except ValueError as error:
+            self._dead("wonted.control", data, error)
+            return
+        partition = self.partitions.get(event.message.partition)
+        if partition is None:
+            return
+        try:
+            async with partition.lock:
+                text = await self._decide(partition, decision)
+            metrics.decisions.labels("applied").inc()
+            self._answer(decision.id, text)
+        except ValueError as error:
+            metrics.decisions.labels("refused").inc()
+            self._answer(decision.id, error)
+        except Exception as error:
+            metrics.faults.labels("control").inc()
+            log.exception("the decision %s on %s", decision.id, decision.workload)
+            self._answer(decision.id, ValueError(f"could not be applied: {error}"))
+
+    async def _decide(self, partition: Partition, decision: Decision) -> str:
+        earlier = self._decisions(decision.workload)
+        if any(decision.id == known.id for known in earlier):
+            return f"{decision.workload}: {decision.action} was applied before"
+        text = partition.baselines.decide(decision)
+        key = b"d/" + decision.workload.encode("utf-8", "surrogateescape")
+        value = msgspec.msgpack.encode([*earlier, decision])
+
+        async def kept(_: bytes | None, value: bytes, __: int) -> None:
+            await self._keep_workload(partition, decision.workload)
+            await self._keep(partition, key, value)
+
+        await self._surely("control", kept, None, value, 0)
+        return text
+
+    def _decisions(self, workload: str) -> list[Decision]:
+        value = self.table.get(b"d/" + workload.encode("utf-8", "surrogateescape"))
+        if value is None:
+            return []
+        try:
+            return msgspec.msgpack.decode(value, type=list[Decision])
+        except msgspec.DecodeError as error:
+            self._corrupt(f"the list of decisions on {workload}", error)
+            return []
+
+    def _answer(self, id: str, answer: str | ValueError) -> None:
+        waiting = self.answers.pop(id, None)
+        if waiting is None or waiting.done():
+            return
+        if isinstance(answer, ValueError):
+            waiting.set_exception(answer)
+        else:
+            waiting.set_result(answer)
+
+    # Incidents
+
+    def resume_incidents(self) -> None:
+        """Open incidents as they were, so that what belongs to one still joins it after a restart."""
+        try:
+            self.incidents.load((self.data / INCIDENTS).read_bytes())
+        except FileNotFoundError:
+            pass
+        except (ValueError, OSError) as error:
+            self._corrupt("the list of open incidents", error)
+
+    def _keep_incidents(self) -> None:
+        """Write the open incidents, then acknowledge the findings that are in them. At most once a second."""
+        if not self.grouped:
+            return
+        try:
+            fresh = self.data / f"{INCIDENTS}.new"
+            fresh.write_bytes(self.incidents.dump())
+            fresh.replace(self.data / INCIDENTS)
+        except OSError as error:
+            metrics.faults.labels("incidents").inc()
+            self.troubles["incidents"] = f"the open incidents cannot be written: {error}"
+            return
+        self.troubles.pop("incidents", None)
+        while self.grouped:
+            self.grouped.popleft().ack()
+
+    async def group(self, event: EventT[Any]) -> None:
+        """One finding: into its incident, and what is to be told into the outbox."""
+        data = event.value
+        self.grouped.append(event)
+        try:
+            found = decode_found(data)
+        except ValueError as error:
+            self._dead("wonted.findings", data, error)
+            return
+        try:
+            await self.hand_over(self.incidents.take(found.finding, time.time_ns(), found.id, found.host))
+            self.outbox.write_finding(found.finding, found.id, self.incidents.incident_of(found.finding), found.host)
+        except Exception as error:
+            metrics.faults.labels("incidents").inc()
+            log.exception("the finding %s", found.id)
+            self._dead("wonted.findings", data, error)
+
+    async def tick(self) -> None:
+        """Tell again what grew; as long as the app runs."""
+        while True:
+            await asyncio.sleep(1)
+            try:
+                await self.hand_over(self.incidents.tick(time.time_ns()))
+                self._keep_incidents()
+            except Exception:
+                metrics.faults.labels("incidents").inc()
+                log.exception("incidents")
+
+    async def hand_over(self, alerts: Sequence[Any]) -> None:
+        """Durable in the outbox, then on wonted.alerts."""
+        if not alerts:
+            return
+        while True:
+            try:
+                self.outbox.put(alerts)
+                break
+            except Exception as error:
+                self.troubles["outbox"] = f"the outbox cannot be written: {error}"
+                log.error("the outbox cannot be written: %s", error)
+                await asyncio.sleep(RETRY)
+        self.troubles.pop("outbox", None)
+        for alert in alerts:
+            told = alert.to_json()
+            if not told["update"]:
+                self.alerts_of[told["workload"]] = self.alerts_of.get(told["workload"], 0) + 1
+                outcome = "would" if told["would_alert"] else "told"
+                metrics.alerts.labels(told["detector"], told["severity"], outcome).inc()
+            await self._surely("alerts", self.tell, told["id"].encode(), msgspec.json.encode(told), 0)
+
+    # Shared
+
+    async def _surely(self, where: str, write: Write, key: bytes | None, value: bytes, partition: int) -> None:
+        """Write, however long it takes: what comes after must not overtake what was lost."""
+        while True:
+            try:
+                await write(key, value, partition)
+                self.troubles.pop(where, None)
+                return
+            except Exception as error:
+                metrics.faults.labels(where).inc()
+                self.troubles[where] = f"{where} cannot be written: {error}"
+                log.error("%s cannot be written: %s", where, error)
+                await asyncio.sleep(RETRY)
+
+    def _dead(self, topic: str, data: Any, error: Exception) -> None:
+        """Put aside what cannot be used, for a person to look at; at most DEAD_FILES of them, the rest is counted."""
+        metrics.dead.labels(topic).inc()
+        metrics.batches.labels("undecodable").inc()
+        log.error("a message on %s cannot be used: %s", topic, error)
+        folder = self.data / "dead"
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+            if len(os.listdir(folder)) < DEAD_FILES and isinstance(data, bytes):
+                (folder / f"{topic}-{time.time_ns()}.bin").write_bytes(data)
+        except OSError as problem:
+            log.error("and cannot be put aside: %s", problem)
+
+    # What the socket asks
+
+    def names(self) -> dict[str, Partition]:
+        """Every workload known here -> its partition."""
+        return {name: partition for partition in self.partitions.values() for name in partition.baselines.names()}
+
+
+class Rate:
+    """Events a second over the last ten."""
+
+    def __init__(self) -> None:
+        self._seconds: deque[tuple[int, int]] = deque(maxlen=12)
+
+    def add(self, count: int) -> None:
+        now = int(time.monotonic())
+        if self._seconds and self._seconds[-1][0] == now:
+            count += self._seconds.pop()[1]
+        self._seconds.append((now, count))
+
+    def per_second(self) -> float:
+        now = int(time.monotonic())
+        return sum(count for second, count in self._seconds if now - 10 <= second < now) / 10
+
+
+def slices(batch: Batch) -> list[Batch]:
+    """A large batch as several, in order; losses and windows go with the first, whose verdict they are part of."""
+    if len(batch.events) <= SLICE:
+        return [batch]
+    parts: list[list[Event]] = [batch.events[at : at + SLICE] for at in range(0, len(batch.events), SLICE)]
+    if len(parts) > SLICES:  # 4 million events in one flush: no slice may be lost, so the last is long
+        parts[SLICES - 1 :] = [[event for part in parts[SLICES - 1 :] for event in part]]
+    first = msgspec.structs.replace(batch, events=parts[0])
+    rest = [msgspec.structs.replace(batch, events=part, windows=[], lost={}, note={}) for part in parts[1:]]
+    return [first, *rest]
