@@ -81,9 +81,12 @@ def _anchor(sinks: Any, folder: Path) -> None:
         return
     for section, names in (("slack", PATHS), ("json", ("path",))):
         values = sinks.get(section)
-        for name in names if isinstance(values, dict) else ():
-            if isinstance(values[name] if name in values else None, str) and values[name] not in ("", "-"):
-                values[name] = str(folder.absolute() / values[name])
+        if not isinstance(values, dict):
+            continue
+        for name in names:
+            path = values.get(name)
+            if isinstance(path, str) and path not in ("", "-"):
+                values[name] = str(folder.absolute() / path)
 
 
 def _environment(environ: Mapping[str, str]) -> list[Source]:
@@ -197,7 +200,7 @@ def _short(value: Any) -> str:
 
 
 def _suggest(path: Key, detail: ErrorDetails) -> str:
-    """The setting that was probably meant: a neighbour's name, else the same name elsewhere, else what there is here."""
+    """The setting that was probably meant: a neighbour's name, else the same name elsewhere, else what there is."""
     *parents, last = path
     names = [setting.name for setting in every_setting()]
     if detail["type"] == "literal_error":

@@ -1,4 +1,4 @@
-"""Every setting by its dotted name, walked from the schema: for `config/wonted.yaml`, `wonted config show` and suggestions.
+"""Every setting by its dotted name, from the schema: for `config/wonted.yaml`, `wonted config show` and suggestions.
 
 `python -m config.reference` prints the reference that config/wonted.yaml holds; `make config` writes it.
 """
@@ -16,12 +16,12 @@ from pydantic.fields import FieldInfo
 from config.schema import SIZES, UNITS, Settings, _duration, _size
 
 HEAD = """\
-# Every setting of Wonted with its default: unit, meaning and why. Wonted runs without a config; copy the lines that you change
-# to /etc/wonted/wonted.yaml (or /etc/wonted/conf.d/*.yaml, read in order; later files win, lists are replaced whole).
-# Also: -c FILE (this file only), -o learn.min=2d, WONTED_LEARN__MIN=2d in the environment; -o wins over the environment,
-# and that over files. `wonted config show` prints what is in force and where it comes from, `wonted config check` what is wrong.
-# Durations carry a unit (ms, s, m, h, d, w) and so do sizes (B, KiB, MiB, GiB). Relative paths count from this file.
-# Written by `make config` from config/schema.py.
+# Every setting of Wonted with its default: unit, meaning and why. Wonted runs without a config; copy the lines that you
+# change to /etc/wonted/wonted.yaml or /etc/wonted/conf.d/*.yaml (read in order; later files win, lists are replaced
+# whole). Also: -c FILE (this file only), -o learn.min=2d, WONTED_LEARN__MIN=2d in the environment; -o wins over the
+# environment, and that over files. `wonted config show` prints what is in force and where it comes from, `wonted config
+# check` what is wrong. Durations carry a unit (ms, s, m, h, d, w) and so do sizes (B, KiB, MiB, GiB). Relative paths
+# count from the file that holds them. Written by `make config` from config/schema.py.
 """
 EXAMPLES = {
     "models.kinds": "connect: {false_alerts_per_week: 0.5}\nlisten: {enabled: false}",

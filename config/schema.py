@@ -45,9 +45,11 @@ class Learn(Section):
     min: Duration = 86_400.0
     """Learn at least this long, whatever the evidence says. A day holds most daily jobs."""
     max: Duration | None = None
-    """End learning after this long even without the evidence ("forced"). None: only evidence ends it. Meant for demos and tests; seconds are allowed. Where it is shorter than `min`, it wins."""
+    """End learning after this long even without the evidence ("forced"). None: only evidence ends it. Meant for demos
+    and tests; seconds are allowed. Where it is shorter than `min`, it wins."""
     evidence: Duration = 129_600.0
-    """The least span of observation that the evidence rule accepts. 1.5 days holds each hour of the day once and half of them twice."""
+    """The least span of observation that the evidence rule accepts. 1.5 days holds each hour of the day once and half
+    of them twice."""
     hours: Annotated[int, Field(ge=0, le=24)] = 20
     """Of the 24 clock hours, how many must have been seen before the evidence is complete."""
 
@@ -61,7 +63,8 @@ class Kind(Section):
 
 class Models(Section):
     false_alerts_per_week: Budget = 1.0
-    """Alerts on normal behaviour that one workload may cause in a week. Lower is quieter and slower to see weak signals."""
+    """Alerts on normal behaviour that one workload may cause in a week. Lower is quieter and slower to see weak
+    signals."""
     kinds: dict[LearnedKind, Kind] = {}
     """Per kind: exec, file, connect, accept, listen, dns, privilege, rate."""
 
@@ -102,7 +105,8 @@ class Danger(Section):
     enabled: bool = True
     """False: the danger list is silent. Learned deviations are still told."""
     allow: list[Annotated[Allow, BeforeValidator(_allow)]] = []
-    """What of the danger list is usual here: a rule's name, or a mapping of rule, workload, exe (shell patterns) and reason."""
+    """What of the danger list is usual here: a rule's name, or a mapping of rule, workload, exe (shell patterns) and
+    reason."""
 
 
 class Terminal(Section):

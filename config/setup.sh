@@ -98,10 +98,10 @@ environment() {
   site=$(echo .venv/lib/python3*/site-packages)
   [ -e "$site/bcc/__init__.py" ] || ln -sfn /usr/lib/python3/dist-packages/bcc "$site/bcc"
   [ "$(cat "$site/wonted.pth" 2>/dev/null)" = "$PWD" ] || pwd >"$site/wonted.pth"
-  # exec by /bin/sh: a shebang with the whole path is cut where the path is long.
+  # By /bin/sh, since a long path does not fit a shebang; never with modules of the folder that it is called in.
   cat >.venv/wonted.new <<END
 #!/bin/sh
-exec "$PWD/.venv/bin/python" -m pipeline "\$@"
+PYTHONSAFEPATH=1 exec "$PWD/.venv/bin/python" -m pipeline "\$@"
 END
   if cmp -s .venv/wonted.new .venv/bin/wonted; then rm .venv/wonted.new; else chmod 755 .venv/wonted.new; mv .venv/wonted.new .venv/bin/wonted; fi
   $python -c 'from bcc import BPF' || fail 5 "bcc does not import from .venv; reinstall python3-bpfcc"

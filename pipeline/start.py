@@ -16,7 +16,7 @@ def main(argument: str) -> int:
         return 3
     from pipeline.run import run
 
-    return run(loaded.settings, Path(asked["data"]), sources=[str(file) for file in loaded.files])
+    return run(loaded.settings, asked["data"], config_sources=map(str, loaded.files), probe=asked["probe"])
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ from pipeline.cli.context import CONFIG, DEPENDENCY, FAILURE, INTERRUPTED, OK, S
 app = typer.Typer(
     name="wonted",
     help="Learns what each workload normally does, from eBPF, and tells people when one does something that is not.",
-    epilog="-c, -o and --data may also follow the command. Exit codes: 0 ok, 1 failure, 2 usage, 3 config, 4 privilege or "
-    "kernel, 5 dependency, 10 findings, 130 interrupted.",
+    epilog="-c, -o and --data may also follow the command. Exit codes: 0 ok, 1 failure, 2 usage, 3 config, "
+    "4 privilege or kernel, 5 dependency, 10 findings, 130 interrupted.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -48,7 +48,7 @@ def main(args: Sequence[str]) -> int:
             say(stop.words)
         return stop.code
     except BrokenPipeError:
-        sys.stdout = None  # type: ignore[assignment]  # nothing more to flush: the reader has gone
+        sys.stdout = None  # nothing more to flush: the reader has gone
         return OK
     except KeyboardInterrupt:
         return INTERRUPTED

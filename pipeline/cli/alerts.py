@@ -86,10 +86,9 @@ def show(alert: dict[str, Any]) -> None:
     from pipeline.cli.out import line, text
 
     container, remote = alert["container"] or {}, alert["remote"] or {}
-    would = ", would alert" if alert["would_alert"] else ""
-    line(
-        f"{alert['time'][:19].replace('T', ' ')}  {alert['severity'].upper():8}  {alert['what']}  (seen {alert['seen']} x{would})"
-    )
+    seen = f"seen {alert['seen']} x" + (", would alert" if alert["would_alert"] else "")
+    time_ = alert["time"][:19].replace("T", " ")
+    line(f"{time_}  {alert['severity'].upper():8}  {alert['what']}  ({seen})")
     name = f"{container.get('name') or 'unnamed'} - {container['id'][:12]}" if container else "none"
     address = remote.get("ip") and f"{remote['ip']}:{remote['port']}" + (
         f" ({remote['name']})" if remote["name"] else ""

@@ -1,4 +1,4 @@
-"""Tables for people, one JSON object per line for programs. Nothing that a workload wrote reaches a terminal as it is."""
+"""Tables for people, JSON lines for programs. Nothing that a workload wrote reaches a terminal as it is."""
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,7 +20,7 @@ def line(text: str) -> None:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Columns named in small letters; a name that ends in # is a number. Widths follow the terminal, or the text in a pipe."""
+    """Columns named in small letters; a name that ends in # is a number. As wide as the terminal or, piped, the text."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -67,7 +67,8 @@ def span(seconds: float | None) -> str:
     """
     if seconds is None:
         return "-"
-    left, parts = int(seconds), []
+    left = int(seconds)
+    parts: list[str] = []
     for unit, size in (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)):
         if left >= size or (unit == "s" and not parts):
             parts.append(f"{left // size} {unit}")

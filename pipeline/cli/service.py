@@ -23,16 +23,16 @@ def register(app: typer.Typer) -> None:
     app.command()(version)
 
 
-def run() -> None:
+def run(
+    probe: Annotated[bool, typer.Option("--probe/--no-probe", hidden=True, help="Only the worker.")] = True,
+) -> None:
     """Watch this machine, in the foreground, until SIGTERM or Ctrl-C."""
     options.load()
-    see_or_stop()
+    if probe:
+        see_or_stop()
     # A new program in the same process: the service is to hold none of the command line's memory.
-    start = {
-        "config": options.config and str(options.config),
-        "overrides": options.overrides,
-        "data": str(options.folder),
-    }
+    config = str(options.config) if options.config else None
+    start = {"config": config, "overrides": options.overrides, "data": str(options.folder), "probe": probe}
     os.execv(sys.executable, [sys.executable, "-m", "pipeline.start", json.dumps(start)])
 
 
