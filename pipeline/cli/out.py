@@ -20,7 +20,7 @@ def line(text: str) -> None:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Columns named in small letters; a name that ends in # is a number. As wide as the terminal or, piped, the text."""
+    """Columns named in small letters; one ending in # is a number. As wide as the terminal, or the text in a pipe."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
