@@ -66,9 +66,9 @@ class Town:
 class FakeSlack:
     """The stand-in for Slack that ships with Wonted, as a process; its requests come as JSON lines."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "pipeline.sinks.fake_slack", "--port", "0"],
+            [sys.executable, "-m", "pipeline.sinks.fake_slack", "--port", str(port)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             start_new_session=True,

@@ -1,0 +1,63 @@
+"""What people decide: taken by the running service, and kept over a restart."""
+
+from pathlib import Path
+
+from tests.benchmarks.common import Cell
+from tests.e2e.conftest import Start, cli, objects
+
+QUICK = {"learn.max": "3s", "snapshot": "1s"}
+
+
+def test_accept_and_forget_are_taken_at_once_and_survive_a_restart(start: Start, tmp_path: Path, cell: Cell) -> None:
+    """Accepted: told no more. Forgotten: told again."""
+    service = start(QUICK, data=tmp_path)
+    cell.popen("/bin/sh", "-c", "for i in 1 2 3 4 5 6 7 8; do /bin/true; sleep 0.1; done").wait(20)
+    name = cell.until(service, lambda row: row["mode"] != "learning")["workload"]
+
+    def run(program: str, word: str) -> None:
+        assert 0 == cell.popen("/bin/sh", "-c", f"{program} {word} >/dev/null; true").wait(10)
+
+    def about(word: str, program: str):  # type: ignore[no-untyped-def]
+        return lambda line: word in (line.object.get("argv") or ()) and (line.object["exe"] or "").endswith(program)
+
+    run("/bin/ls", "/first")
+    alert = service.out.wait(about("/first", "ls"), 15, "alert on ls").object
+    if alert.get("finding"):
+        alert = service.out.wait(
+            lambda line: about("/first", "ls")(line) and not line.object.get("finding"), 15, "alert"
+        ).object
+
+    accepted = cli("baseline", "accept", alert["id"], data=tmp_path)
+    assert 0 == accepted.returncode, accepted.stderr
+
+    service.stop()
+    again = start(QUICK, data=tmp_path)
+    run("/bin/ls", "/second")
+    run("/bin/cat", "/third")
+    again.out.wait(about("/third", "cat"), 15, "alert on cat, which nobody accepted")
+    assert again.out.find(about("/second", "ls")) is None
+
+    shown = objects(cli("baseline", "show", name, "--json", data=tmp_path))
+    assert "ls" in str(shown)
+    value = next(row["value"] for row in objects(cli("alerts", "--json", data=tmp_path)) if row["id"] == alert["id"]) \
+        if "value" in alert else "exec /bin/sh -> /bin/ls"  # fmt: skip
+    forgotten = cli("baseline", "forget", name, value, data=tmp_path)
+    assert 0 == forgotten.returncode, forgotten.stderr
+    run("/bin/ls", "/fourth")
+    again.out.wait(about("/fourth", "ls"), 15, "alert on ls, which was forgotten")
+
+
+def test_modes_can_be_set_by_hand_and_survive_a_restart(start: Start, tmp_path: Path, cell: Cell) -> None:
+    service = start({"snapshot": "1s"}, data=tmp_path)
+    cell.popen("/bin/sh", "-c", "/bin/true; /bin/true").wait(20)
+    name = cell.until(service, lambda row: row["mode"] == "learning")["workload"]
+
+    done = cli("workloads", "enforce", name, data=tmp_path)
+
+    assert 0 == done.returncode, done.stderr
+    assert "learning" != cell.row(service)["mode"]  # type: ignore[index]
+    service.stop()
+    again = start({"snapshot": "1s"}, data=tmp_path)
+    assert "learning" != cell.row(again)["mode"]  # type: ignore[index]
+    assert 0 == cli("workloads", "learn", name[:8], data=tmp_path).returncode
+    assert "learning" == cell.row(again)["mode"]  # type: ignore[index]

@@ -1,0 +1,126 @@
+"""Docker, from its own daemon: starting containers and entering them is no danger; a shell that a person opens is told."""
+
+import os
+import pty
+import secrets
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+from pipeline.demo.network import die_with_parent
+from pipeline.demo.service import Line, Lines, Service
+from tests.e2e.conftest import Start, until
+
+MANY = 100 if os.environ.get("WONTED_LONG") == "1" else 30
+IMAGE = "wonted-e2e/box:1"
+
+
+@pytest.fixture(scope="module")
+def docker() -> Iterator[list[str]]:
+    """The command line of a Docker daemon of our own, with one image: busybox and nothing else."""
+    missing = [tool for tool in ("dockerd", "docker", "busybox") if not shutil.which(tool)]
+    if missing:
+        pytest.skip(f"{', '.join(missing)} not installed; apt-get install docker.io busybox-static")
+    base = Path(tempfile.mkdtemp(prefix="wonted-e2e-docker-"))
+    socket = f"unix://{base}/docker.sock"
+    daemon = subprocess.Popen(
+        ["dockerd", "--data-root", f"{base}/data", "--exec-root", f"{base}/exec", "--pidfile", f"{base}/docker.pid",
+         "-H", socket, "--bridge=none", "--iptables=false"],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, preexec_fn=lambda: die_with_parent(15),
+    )  # fmt: skip
+    assert daemon.stderr is not None
+    lines = Lines(daemon.stderr, "dockerd")
+    command = ["docker", "-H", socket]
+    try:
+        lines.wait(lambda line: "API listen on" in line.text, 60, "start of dockerd")
+        tree = BytesIO()
+        with tarfile.open(fileobj=tree, mode="w") as archive:
+            archive.add("/usr/bin/busybox" if Path("/usr/bin/busybox").exists() else "/bin/busybox", "bin/busybox")
+            for name in ("sh", "true", "sleep", "echo", "ls"):
+                link = tarfile.TarInfo(f"bin/{name}")
+                link.type, link.linkname = tarfile.SYMTYPE, "busybox"
+                archive.addfile(link)
+        subprocess.run([*command, "import", "-", IMAGE], input=tree.getvalue(), check=True, capture_output=True)
+        yield command
+    finally:
+        subprocess.run(
+            f"docker -H {socket} ps -aq | xargs -r docker -H {socket} rm -f", shell=True, capture_output=True
+        )
+        daemon.terminate()
+        daemon.wait(30)
+        subprocess.run(["umount", "-R", "-l", *map(str, base.glob("exec/netns/*"))], capture_output=True)
+        shutil.rmtree(base, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def service(docker: list[str], start: Start) -> Service:
+    return start({"learn.max": "1d", "incidents.per_minute": 1000})
+
+
+def run(*command: str) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+
+
+def dangers(service: Service, since: int) -> list[tuple[str, str, str]]:
+    return [
+        (line.object["workload"], line.object["what"], line.object["why"])
+        for line in service.out.all[since:]
+        if line.object.get("kind") in ("danger", "sensor")
+    ]
+
+
+def test_starting_and_entering_many_containers_raises_no_danger(docker: list[str], service: Service) -> None:
+    """What the runtime does inside the container's cgroup is its own work, not the workload's."""
+    since = len(service.out.all)
+    kept = f"kept-{secrets.token_hex(3)}"
+    run(*docker, "run", "-d", "--name", kept, IMAGE, "/bin/sleep", "600")
+
+    for number in range(MANY):
+        run(*docker, "run", "--rm", "--network=none", IMAGE, "/bin/echo", str(number))
+        run(*docker, "exec", kept, "/bin/true", str(number))
+
+    # Nothing must come, so something that must is waited for: what came before it would have been told before it.
+    run(
+        *docker,
+        "exec",
+        kept,
+        "/bin/sh",
+        "-c",
+        "cp /bin/busybox /tmp/x 2>/dev/null || cp /bin/busybox /x; exec /x sleep 0",
+    )
+    rows = until(
+        lambda: {row["workload"]: row for row in service.ask("workloads")},
+        lambda rows: kept in rows and rows[kept]["events"] > MANY,
+    )
+    assert [] == dangers(service, since)
+    assert "wonted-e2e/box" in rows or any("box" in name for name in rows), sorted(rows)
+
+
+def test_a_shell_that_a_person_opens_in_a_container_is_told_as_one(docker: list[str], service: Service) -> None:
+    kept = f"entered-{secrets.token_hex(3)}"
+    run(*docker, "run", "-d", "--name", kept, IMAGE, "/bin/sleep", "600")
+    since = len(service.out.all)
+    terminal, inside = pty.openpty()
+    shell = subprocess.Popen([*docker, "exec", "-it", kept, "/bin/sh"], stdin=inside, stdout=inside, stderr=inside)
+    try:
+
+        def told(line: Line) -> bool:
+            return line.object.get("workload") == kept and not line.object.get("finding")
+
+        alert = service.out.wait(told, 20, "alert on the shell", since).object
+    finally:
+        os.write(terminal, b"exit\n")
+        shell.wait(20)
+        os.close(terminal)
+        os.close(inside)
+
+    text = f"{alert['what']} {alert['why']}".lower()
+    assert "docker exec" in text or "entered" in text or "opened" in text, text
+    assert ["/bin/sh"] == alert["argv"] and kept == alert["container"]["name"]
+    assert alert["container"]["image"] == IMAGE and 64 == len(alert["container"]["id"])
