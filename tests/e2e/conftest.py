@@ -63,13 +63,15 @@ class Shop:
         return self.evaluate(f"__import__('subprocess').run({list(command)!r}, capture_output=True, timeout=15)")
 
     def traffic(self, on: bool) -> dict[str, Any]:
-        return self.town.say(traffic=on)
+        answer: dict[str, Any] = self.town.say(traffic=on)
+        return answer
 
     def row(self, service: Service) -> dict[str, Any] | None:
         return next((row for row in service.ask("workloads") if self.engine.is_workload(row)), None)
 
     def until(self, service: Service, wanted: Callable[[dict[str, Any]], bool], timeout: float = 40) -> dict[str, Any]:
-        return until(lambda: self.row(service), lambda row: bool(row) and wanted(row), timeout)
+        row: dict[str, Any] = until(lambda: self.row(service), lambda row: bool(row) and wanted(row), timeout)
+        return row
 
 
 def until(look: Callable[[], Any], wanted: Callable[[Any], bool], timeout: float = 30) -> Any:

@@ -23,7 +23,8 @@ BPF, PROG_GET_NEXT_ID, LINK_GET_NEXT_ID = 321, 11, 31
 
 def ids(command: int) -> set[int]:
     """Every BPF program (or link) of the kernel."""
-    libc, found, last = ctypes.CDLL(None, use_errno=True), set(), 0
+    libc, last = ctypes.CDLL(None, use_errno=True), 0
+    found: set[int] = set()
     while True:
         attribute = (ctypes.c_uint32 * 32)(last)
         if libc.syscall(BPF, command, attribute, ctypes.sizeof(attribute)) < 0:

@@ -6,7 +6,12 @@ from pipeline.demo.play import FakeSlack
 from tests.benchmarks.common import Cell
 from tests.e2e.conftest import PYTHON, Start, until
 
-DANGER = "import os; f = os.memfd_create('x'); os.write(f, open('/bin/true', 'rb').read()); os.execve(f, ['hid', '{}'], {{}})"
+DANGER = """
+import os
+f = os.memfd_create("x")
+os.write(f, open("/bin/true", "rb").read())
+os.execve(f, ["hid", "{}"], {{}})
+"""
 
 
 def free_port() -> int:
