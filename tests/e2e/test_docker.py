@@ -82,7 +82,7 @@ def test_starting_and_entering_many_containers_raises_no_danger(docker: list[str
     """What the runtime does inside the container's cgroup is its own work, not the workload's."""
     since = len(service.out.all)
     kept = f"kept-{secrets.token_hex(3)}"
-    run(*docker, "run", "-d", "--name", kept, IMAGE, "/bin/sleep", "600")
+    run(*docker, "run", "-d", "--network=none", "--name", kept, IMAGE, "/bin/sleep", "600")
 
     for number in range(MANY):
         run(*docker, "run", "--rm", "--network=none", IMAGE, "/bin/echo", str(number))
@@ -99,7 +99,7 @@ def test_starting_and_entering_many_containers_raises_no_danger(docker: list[str
 
 def test_a_shell_that_a_person_opens_in_a_container_is_told_as_one(docker: list[str], service: Service) -> None:
     kept = f"entered-{secrets.token_hex(3)}"
-    run(*docker, "run", "-d", "--name", kept, IMAGE, "/bin/sleep", "600")
+    run(*docker, "run", "-d", "--network=none", "--name", kept, IMAGE, "/bin/sleep", "600")
     since = len(service.out.all)
     terminal, inside = pty.openpty()
     shell = subprocess.Popen([*docker, "exec", "-it", kept, "/bin/sh"], stdin=inside, stdout=inside, stderr=inside)
