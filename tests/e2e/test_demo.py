@@ -1,0 +1,78 @@
+"""`wonted demo`, as a newcomer runs it."""
+
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.demo.engines import Runc
+from pipeline.demo.network import die_with_parent
+from pipeline.demo.service import WONTED, Lines
+
+LEARN_S = 25
+
+
+def left() -> set[str]:
+    """What a demo could leave behind."""
+    found = set(Path(tempfile.gettempdir()).glob("wonted-demo-*"))
+    for base in (Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").iterdir()):
+        found |= set(base.glob("wonted-demo*"))
+    found |= set(Path("/run/runc").glob("shop-*"))
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            try:
+                words = (process / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if b"/srv/shop/shop.py" in words or b"pipeline.demo.town" in words or b"wonted-demo-" in words:
+                found.add(process / words.decode(errors="replace").replace("\0", " "))
+    return {str(path) for path in found}
+
+
+@pytest.fixture
+def clean() -> Iterator[None]:
+    before = left()
+    yield
+    assert not left() - before
+
+
+def demo(*options: str) -> tuple[subprocess.Popen[bytes], Lines]:
+    process = subprocess.Popen(
+        [*WONTED, "demo", *options],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        preexec_fn=lambda: die_with_parent(signal.SIGTERM),
+    )
+    assert process.stdout is not None
+    return process, Lines(process.stdout, "wonted demo")
+
+
+@pytest.mark.parametrize("engine", ["plain", "runc"])
+def test_the_demo_tells_each_step_and_leaves_nothing(engine: str, clean: None) -> None:
+    if engine == "runc" and not Runc.found():
+        pytest.skip("runc is not installed; apt-get install runc")
+
+    process, lines = demo("--engine", engine, "--learn", str(LEARN_S))
+    code = process.wait(170)
+    lines.join()
+
+    text = "\n".join(line.text for line in lines.all)
+    assert 0 == code, text
+    assert "alerts on normal traffic: 0" in text and "every step was told" in text
+    for word in ("id; uname -a", "/tmp/.x/kdevtmpfsi 0.5", "10.213.77.13", "/etc/shadow", "10.213.77.2"):
+        assert word in text.partition("exactly as received")[2], f"{word} is not in a Slack message:\n{text}"
+
+
+@pytest.mark.parametrize("at", ["wonted: ready", "learning"])
+def test_an_interrupted_demo_leaves_nothing(at: str, clean: None) -> None:
+    process, lines = demo("--engine", "plain", "--learn", "60")
+
+    lines.wait(lambda line: at in line.text, 90, f'line with "{at}"')
+    process.send_signal(signal.SIGINT)
+
+    assert 130 == process.wait(60)
