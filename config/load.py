@@ -147,12 +147,14 @@ def _merge(into: dict[str, Any], values: dict[str, Any], path: Key, merged: Sour
 def _validate(merged: Source) -> Settings | None:
     _fill_sections(merged.value, Settings)
     try:
-        found = Settings.model_validate(merged.value, strict=True, by_alias=True, by_name=False)
+        settings = Settings.model_validate(merged.value, strict=True, by_alias=True, by_name=False)
     except ValidationError as error:
-        merged.problems += [_explain(detail, merged) for detail in error.errors(include_url=False)]
+        known = {problem.place for problem in merged.problems}
+        found = [_explain(detail, merged) for detail in error.errors(include_url=False)]
+        merged.problems += [problem for problem in found if problem.place not in known]
         return None
-    merged.problems += _contradictions(found, merged)
-    return found
+    merged.problems += _contradictions(settings, merged)
+    return settings
 
 
 def _fill_sections(values: dict[str, Any], model: type[BaseModel]) -> None:

@@ -104,5 +104,28 @@ def render() -> str:
     return "\n".join(lines) + "\n"
 
 
+def schema() -> dict[str, Any]:
+    """The JSON schema of a config file, with defaults as they are written there."""
+    found = Settings.model_json_schema(by_alias=True)
+    _defaults(found)
+    return found
+
+
+def _defaults(node: Any) -> None:
+    if isinstance(node, list):
+        for item in node:
+            _defaults(item)
+    elif isinstance(node, dict):
+        default = node.get("default")
+        if "$ref" in node:
+            node.pop("default", None)  # a section's defaults are those of its settings
+        elif isinstance(default, (int, float)) and "anyOf" in node:
+            forms = json.dumps(node["anyOf"])
+            unit = "size" if "KiB" in forms else "duration" if "|h|d|w" in forms else None
+            node["default"] = written(default, unit)
+        for item in node.values():
+            _defaults(item)
+
+
 if __name__ == "__main__":
     print(render(), end="")

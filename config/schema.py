@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 SIZES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
@@ -29,9 +29,12 @@ def _size(value: Any) -> Any:
     return value
 
 
-Duration = Annotated[float, BeforeValidator(_duration), Field(ge=0)]
+DURATION_FORM = {"anyOf": [{"type": "string", "pattern": r"^\d+(\.\d+)?\s*(ms|s|m|h|d|w)$"}, {"const": 0}]}
+SIZE_FORM = {"anyOf": [{"type": "string", "pattern": r"^\d+\s*(B|KiB|MiB|GiB)$"}, {"type": "integer", "minimum": 0}]}
+
+Duration = Annotated[float, BeforeValidator(_duration), Field(ge=0), WithJsonSchema(DURATION_FORM)]
 """Seconds; written with a unit: ms, s, m, h, d, w."""
-Size = Annotated[int, BeforeValidator(_size), Field(ge=0)]
+Size = Annotated[int, BeforeValidator(_size), Field(ge=0), WithJsonSchema(SIZE_FORM)]
 """Bytes; written with a unit: B, KiB, MiB, GiB."""
 Budget = Annotated[float, Field(gt=0, le=10_000)]
 LearnedKind = Literal["exec", "file", "connect", "accept", "listen", "dns", "privilege", "rate"]

@@ -80,7 +80,7 @@ def _place(places: dict[str, Any], name: str) -> str:
 
 def schema(json: Json = False) -> int:
     """The JSON schema, for editors."""
-    from config.schema import Settings
+    from config.reference import schema as found
 
-    print(json_.dumps(Settings.model_json_schema(by_alias=True), indent=None if json else 2))
+    print(json_.dumps(found(), indent=None if json else 2))
     return OK
