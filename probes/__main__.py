@@ -1,0 +1,268 @@
+"""`python -m probes`: the probe process, started by `wonted run` with its settings as one line of JSON on stdin.
+
+Small on purpose: no Faust, no models, no bcc. It reads the kernel's ring, makes batches, and hands them to the worker
+over its socket. It ends with the worker. Exit codes: 0 told to stop, 2 bad settings, 4 the kernel refuses.
+"""
+
+import ctypes
+import gc
+import os
+import signal
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from probes import live
+from probes.agent import Agent
+from probes.link import Link
+from probes.loader import FAMILIES, Attached, CannotLoad, attach
+from probes.runtimes import Runtimes
+from probes.workload import Workloads, cgroup_root
+
+POLL = 0.025
+"""Seconds between looks at the ring; what is urgent wakes at once."""
+DRAIN = 20_000
+"""Records taken before a flush may be due."""
+REPORT = 5.0
+STAMP = 2.0
+"""Seconds between notes of when we were last awake; the blind interval after a crash is right to this."""
+LAST_WORDS = 3.0
+"""Seconds to hand over what is left when told to stop."""
+PR_SET_PDEATHSIG = 1
+BLIND, USAGE = 4, 2
+
+
+class Probe(msgspec.Struct):
+    enabled: bool = True
+
+
+class Settings(msgspec.Struct):
+    file: Probe = Probe()
+    network: Probe = Probe()
+    dns: Probe = Probe()
+    privilege: Probe = Probe()
+    ring: int = 16 << 20
+    flush: float = 0.2
+
+    def families(self) -> dict[str, bool]:
+        return {name: getattr(self, name).enabled for name in FAMILIES}
+
+
+class Orders(msgspec.Struct):
+    """What the worker says at the start."""
+
+    socket: str
+    settings: Settings = msgspec.field(default_factory=Settings)
+    partitions: int = 8
+    host: str = "localhost"
+    state_dir: str | None = None
+    self_pids: list[int] = []
+
+
+class State:
+    """When this machine was last watched, on disk."""
+
+    def __init__(self, folder: str | None, boot: str) -> None:
+        self.file = Path(folder, "probe.json") if folder else None
+        self.boot = boot
+        self._next = 0.0
+
+    def blind(self, now: int) -> dict[str, Any]:
+        """The note that says since when nobody watched; empty at the very first start."""
+        if self.file is None:
+            return {}
+        try:
+            known = msgspec.json.decode(self.file.read_bytes(), type=dict[str, Any])
+            last = int(known["last"])
+        except (OSError, ValueError, KeyError, TypeError, msgspec.DecodeError):
+            return {}
+        return {"blind": [last, now], "rebooted": known.get("boot") != self.boot} if 0 < last < now else {}
+
+    def stamp(self, *, at_once: bool = False) -> None:
+        if self.file is None or (not at_once and time.monotonic() < self._next):
+            return
+        self._next = time.monotonic() + STAMP
+        beside = self.file.with_suffix(".new")
+        try:
+            beside.write_bytes(msgspec.json.encode({"boot": self.boot, "last": time.time_ns()}))
+            beside.replace(self.file)
+        except OSError as error:
+            print(f"wonted: {self.file}: {error.strerror}", file=sys.stderr)
+
+
+class Main:
+    """One life of the probe process."""
+
+    def __init__(self, orders: Orders) -> None:
+        self.orders = orders
+        self.stop = False
+        self.parent = os.getppid()
+        self.link = Link(orders.socket, self._pushed)
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        self.state = State(orders.state_dir, boot)
+        self.agent = Agent(
+            self.link.send,
+            Workloads(Runtimes(), cgroup_root()),
+            host=orders.host,
+            boot=boot,
+            run=os.urandom(8).hex(),
+            partitions=orders.partitions,
+            families=orders.settings.families(),
+        )
+        self._known_lost: dict[str, int] = {}
+        self._records = 0
+        self._reported = (time.monotonic(), 0, 0)
+
+    def run(self) -> int:
+        settings = self.orders.settings
+        self.link.pump()
+        try:
+            attached = attach({n for n, on in settings.families().items() if on}, self.orders.self_pids, settings.ring)
+        except CannotLoad as error:
+            return self._refuse(str(error))
+        self._begin(attached)
+        try:
+            self._loop(attached)
+        finally:
+            self._end(attached)
+        return 0
+
+    def _begin(self, attached: Attached) -> None:
+        skip = {*self.orders.self_pids, os.getpid()}
+        now = time.time_ns()
+        note: dict[str, Any] = {"probes": attached.probes} | self.state.blind(now)
+        live.seed(self.agent, skip)
+        self.agent.tell(note)
+        self.state.stamp(at_once=True)
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 50)
+        self._report(attached)
+
+    def _loop(self, attached: Attached) -> None:
+        flush = self.orders.settings.flush
+        next_flush = next_report = time.monotonic()
+        reader, agent, link = attached.reader, self.agent, self.link
+        while not self.stop:
+            reader.wait(max(0.0, min(POLL, next_flush - time.monotonic())))
+            records = reader.drain(DRAIN)
+            self._records += len(records)
+            agent.take(records)
+            agent.workloads.tick(time.time_ns())
+            now = time.monotonic()
+            if now >= next_flush or agent.flooded:
+                self._lost(attached)
+                agent.flush()
+                next_flush = now + flush
+                self.state.stamp()
+                if os.getppid() != self.parent:
+                    return
+            if now >= next_report:
+                self._report(attached)
+                next_report = now + REPORT
+            link.pump()
+
+    def _lost(self, attached: Attached) -> None:
+        """What was lost since the last look goes into the batches."""
+        lost = attached.reader.lost() | self.link.lost
+        if self.agent.processes.forgotten:
+            lost["agent.process"] = self.agent.processes.forgotten
+        self.agent.lose({name: count - self._known_lost.get(name, 0) for name, count in lost.items()})
+        self._known_lost = lost
+
+    def _report(self, attached: Attached) -> None:
+        before, records, events = self._reported
+        now = time.monotonic()
+        elapsed = max(now - before, 0.001)
+        workloads = self.agent.workloads
+        self.link.control(
+            {
+                "op": "state",
+                "probes": attached.probes,
+                "lost": self._known_lost,
+                "rates": {
+                    "records": round((self._records - records) / elapsed, 1),
+                    "events": round((self.agent.events - events) / elapsed, 1),
+                },
+                "counters": {
+                    **self.agent.counters,
+                    "state_unfinished": workloads.unfinished,
+                    "containers_unresolved": workloads.unresolved,
+                    "processes": len(self.agent.processes),
+                    "cgroups": len(workloads.by_id),
+                    "queue_batches": len(self.link),
+                    "queue_bytes": self.link.size,
+                    **{f"quiet_{name}": count for name, count in attached.reader.quiet().items()},
+                },
+            }
+        )
+        self._reported = (now, self._records, self.agent.events)
+
+    def _refuse(self, why: str) -> int:
+        print(f"wonted: {why}", file=sys.stderr, flush=True)
+        failed = {"attached": False, "error": why}
+        self.link.control({"op": "state", "probes": {"exec": failed}, "lost": {}, "rates": {}})
+        self._hand_over(1.0)
+        return BLIND
+
+    def _end(self, attached: Attached) -> None:
+        """Everything that happened before the stop is sent."""
+        while records := attached.reader.drain(DRAIN):
+            self.agent.take(records)
+        self._lost(attached)
+        self.agent.flush(last=True)
+        attached.close()
+        self._hand_over(LAST_WORDS)
+        self.state.stamp(at_once=True)
+
+    def _hand_over(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self.link.pump()
+            if self.link.connected and self.link.idle:
+                break
+            if os.getppid() != self.parent and not self.link.connected:
+                break
+            time.sleep(0.01)
+        self.link.close()
+
+    def _pushed(self, frame: dict[str, Any]) -> None:
+        if frame.get("push") == "verbatim":
+            self.agent.verbatim = bool(frame.get("on"))
+
+    def signalled(self, *_: object) -> None:
+        if self.stop:
+            os._exit(1)
+        self.stop = True
+
+
+def die_with_parent() -> None:
+    """SIGTERM when the worker's process is gone, however it went."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def main() -> int:
+    parent = os.getppid()
+    die_with_parent()
+    line = sys.stdin.buffer.readline()
+    try:
+        orders = msgspec.json.decode(line, type=Orders)
+    except msgspec.DecodeError as error:
+        print(f"wonted: python -m probes expects its settings as one line of JSON on stdin: {error}", file=sys.stderr)
+        return USAGE
+    if os.getppid() != parent:
+        return 0
+    probe = Main(orders)
+    signal.signal(signal.SIGTERM, probe.signalled)
+    signal.signal(signal.SIGINT, probe.signalled)
+    with suppress(KeyboardInterrupt):
+        return probe.run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
