@@ -6,11 +6,11 @@
  * event.len[section] is the size of each. Names are bytes: whoever wrote them may be hostile. */
 
 enum type {
-    FORK = 1,          /* pid made the process child; args: child's vpid, child's cgroup, child's parent */
+    FORK = 1,          /* pid made the process child; args: its vpid, its cgroup, its parent (CLONE_PARENT) */
     EXEC = 2,          /* ret 0: the new image is in place; ret < 0: refused */
     EXIT = 3,          /* the last thread of pid is gone; ret: exit status, or -signal */
     CALL = 4,          /* a row of probes/calls.py */
-    CGROUP_MKDIR = 5,  /* child: not used; args[0]: the cgroup's id; PATH: its path */
+    CGROUP_MKDIR = 5,  /* args[0]: the cgroup's id; PATH: its path */
     CGROUP_RMDIR = 6,
     CGROUP_ATTACH = 7, /* pid was moved to cgroup args[0]; args[1]: who moved it; args[2]: whole thread group */
     DNS = 8,           /* a message to (mark QUERY) or from a port 53 */
@@ -18,10 +18,10 @@ enum type {
 
 enum section {
     PATH = 0,          /* as typed */
-    PATH2 = 1,
-    BASE = 2,          /* names from the leaf up, each ended by NUL: directory of PATH, or the file that fd means */
+    BASE = 1,          /* a NUL, then names from the leaf up, each ended by NUL: directory of PATH, or what fd means */
+    PATH2 = 2,
     BASE2 = 3,
-    EXE = 4,           /* names from the leaf up: the file that runs */
+    EXE = 4,           /* like BASE: the file that runs */
     ARGV = 5,          /* strings, each ended by NUL */
     TEXT = 6,
     SOCK = 7,          /* struct ends: what the socket itself says */

@@ -39,7 +39,13 @@ class Layout(NamedTuple):
 
     @property
     def format(self) -> struct.Struct:
-        return struct.Struct("<" + "".join(f"{f.count}{f.code}" if f.count > 1 else f.code for f in self.fields))
+        return self.until(None)
+
+    def until(self, end: str | None) -> struct.Struct:
+        """The fields before `end`."""
+        names = [field.name for field in self.fields]
+        fields = self.fields[: names.index(end) if end else None]
+        return struct.Struct("<" + "".join(f"{f.count}{f.code}" if f.count > 1 else f.code for f in fields))
 
 
 def enums(text: str) -> dict[str, int]:
@@ -199,7 +205,7 @@ def _arguments(raw: bytes, cut: bool) -> tuple[bytes, ...]:
     return tuple((raw[:-1] if raw.endswith(b"\0") and not cut else raw).split(b"\0")) if raw else ()
 
 
-_EVENT, _ENDS = LAYOUTS["event"].format, LAYOUTS["ends"].format
+_EVENT, _ENDS = LAYOUTS["event"].until("pad"), LAYOUTS["ends"].format
 EVENT_SIZE = LAYOUTS["event"].size
 _PLAIN = {FORK: "fork", EXEC: "exec", EXIT: "exit"}
 _CGROUP = {CGROUP_MKDIR: "mkdir", CGROUP_RMDIR: "rmdir", CGROUP_ATTACH: "attach"}
@@ -217,8 +223,8 @@ class _Marks:
 
 def decode(raw: bytes, to_epoch: int = 0) -> Record:
     """One record of the ring. `to_epoch` is added to the kernel's clock."""
-    (time, cgroup, ret, *args, flags, pid, tid, vpid, ppid, uid, login, child, marks, type_, nr, stdio, _pad) = (
-        _EVENT.unpack_from(raw)[:24]
+    (time, cgroup, ret, *args, flags, pid, tid, vpid, ppid, uid, login, child, marks, type_, nr, stdio) = (
+        _EVENT.unpack_from(raw)
     )
     lengths, comm, tty = _lengths(raw), _comm(raw), _tty(raw)
     record = Record(
@@ -311,8 +317,8 @@ def _section_payload(record: Record, data: bytes, marks: int) -> None:
 
 _SECTIONS: tuple[Callable[[Record, bytes, int], None], ...] = (
     _section_path,
-    _section_path2,
     _section_base,
+    _section_path2,
     _section_base2,
     _section_exe,
     _section_argv,
@@ -329,6 +335,7 @@ def _name(record: Record, marks: int, call: Call | None) -> None:
         record.kind = record.action = _PLAIN[record.type]
     elif record.type in _CGROUP:
         record.kind, record.action = "cgroup", _CGROUP[record.type]
+        record.child = record.arg[0]
     elif record.type == DNS:
         record.kind, record.action = "dns", "query" if marks & _Marks.QUERY else "answer"
     elif call is not None:

@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* Sockets: connect, accept, bind, listen, datagrams, DNS messages, and sockets that become standard streams.
+ * Hook: sys_exit, by tail call. In the caller's own context, so that process and cgroup are the caller's, and before
+ * any translation of addresses: a container's question to Docker's resolver (127.0.0.11:53) is seen as it was asked.
+ * Misses: what io_uring does; read and write on a DNS socket that was connected before the start or over a minute ago;
+ * the ninth and later messages of one sendmmsg or recvmmsg. */
+
+#define MESSAGES 8
+#define MSG_PEEK 2
+#define DNS_PORT 53
+
+struct message { /* struct user_msghdr */
+    u64 name;
+    u32 name_len;
+    u32 hole;
+    u64 iov;
+    u64 iov_len;
+    u64 control[2];
+    u32 flags;
+    u32 hole2;
+};
+
+struct piece {
+    u64 base;
+    u64 len;
+};
+
+static __always_inline u16 port_of(u64 addr)
+{
+    u16 raw[2] = {};
+    if (!addr || bpf_probe_read_user(raw, sizeof(raw), (void *)addr) || (raw[0] != 2 && raw[0] != 10))
+        return 0;
+    return __builtin_bswap16(raw[1]);
+}
+
+/* The caller's sockaddr, at most struct sockaddr_storage. Its family; 0: none. */
+static __always_inline u16 address(struct scratch *s, u64 from, u64 len)
+{
+    u8 *to = end_of(s);
+    if (!from)
+        return 0;
+    if (len > 128)
+        len = 128;
+    asm volatile("%0 &= 255" : "+r"(len));
+    if (len < 2 || len > 128 || bpf_probe_read_user(to, len, (void *)from))
+        return 0;
+    s->e.len[ADDR] = len;
+    s->used += len;
+    return *(u16 *)to;
+}
+
+int take_socket(struct bpf_raw_tracepoint_args *ctx)
+{
+    struct row *row;
+    u64 task = bpf_get_current_task(), sock;
+    u16 family = 0;
+    struct scratch *s = of_call(ctx, &row, task);
+    if (!s)
+        return 0;
+    int accepted = row->when == WHEN_DONE;
+    sock = socket_of(file_of(task, accepted && s->e.ret >= 0 ? s->e.ret : arg(s, 0)));
+    if (sock) {
+        struct ends *ends = (struct ends *)s->data;
+        sock_section(s, sock);
+        family = ends->family;
+    }
+    if (row->addr != NONE) {
+        u64 to = arg(s, row->addr);
+        family = address(s, to, (u32)arg(s, row->addrlen)); /* AF_UNSPEC takes a connection back: not told */
+        if (s->e.nr == 42 && port_of(to) == DNS_PORT) {
+            struct asked now = { .tgid = s->e.pid, .second = s->e.time >> 30 };
+            u32 slot = s->e.pid & 65535;
+            dns_asked.update(&slot, &now);
+        }
+    }
+    if (family != 2 && family != 10 && (family != 1 || accepted))
+        return 0;
+    send(s, row->kind, row->wake);
+    return 0;
+}
+
+/* One DNS message, or the address of one datagram. The socket's ends are in front, for every message of the call. */
+static __always_inline void message(struct scratch *s, struct row *row, u64 name, u32 name_len, u64 buf, u64 len,
+                                    int sent)
+{
+    struct ends *ends = (struct ends *)s->data;
+    u16 port = name ? port_of(name) : ends->port;
+    s->used = sizeof(*ends);
+    s->e.len[ADDR] = 0;
+    s->e.len[PAYLOAD] = 0;
+    u16 family = address(s, name, name_len);
+    if (port == DNS_PORT) {
+        if (!(row->on & 4) || s->e.ret <= 0 || !len)
+            return;
+        if (len > 4095)
+            len = 4095;
+        asm volatile("%0 &= 4095" : "+r"(len));
+        if (bpf_probe_read_user(end_of(s), len, (void *)buf))
+            return;
+        s->used += len;
+        s->e.len[PAYLOAD] = len;
+        s->e.type = DNS;
+        s->e.marks = (sent ? QUERY : 0) | (ends->kind == 1 ? STREAM : 0);
+        send(s, KIND_DNS, 0);
+    } else if (sent && (row->on & 2) && (family == 2 || family == 10) && ends->kind != 1) {
+        s->e.type = CALL;
+        send(s, row->kind, 0);
+    }
+}
+
+/* Puts the ends of an internet socket in front; 0: no such socket, or nothing can come of it. */
+static __always_inline int wanted(struct scratch *s, u64 task, int addressed)
+{
+    u64 sock = socket_of(file_of(task, arg(s, 0)));
+    struct ends *ends = (struct ends *)s->data;
+    if (!sock)
+        return 0;
+    sock_section(s, sock);
+    if (ends->family != 2 && ends->family != 10)
+        return 0;
+    return ends->port == DNS_PORT || (ends->kind != 1 && addressed);
+}
+
+static __always_inline void from_header(struct scratch *s, struct row *row, u64 at, u64 done, int sent)
+{
+    struct message m = {};
+    struct piece piece = {};
+    if (bpf_probe_read_user(&m, sizeof(m), (void *)at))
+        return;
+    bpf_probe_read_user(&piece, sizeof(piece), (void *)m.iov);
+    if (piece.len == 2 && m.iov_len > 1) /* over TCP the length may be a piece of its own */
+        bpf_probe_read_user(&piece, sizeof(piece), (void *)(m.iov + sizeof(piece)));
+    message(s, row, m.name, m.name_len, piece.base, piece.len < done ? piece.len : done, sent);
+}
+
+/* write, sendto, sendmsg, sendmmsg, and the receiving ones alike. */
+static __always_inline void transfer(struct bpf_raw_tracepoint_args *ctx, int sent)
+{
+    struct row *row;
+    u64 task = bpf_get_current_task();
+    struct scratch *s = of_call(ctx, &row, task);
+    if (!s)
+        return;
+    s64 ret = s->e.ret;
+    u32 nr = s->e.nr;
+    if (row->buf != NONE) {
+        u64 name = row->addr != NONE ? arg(s, row->addr) : 0;
+        if (!wanted(s, task, name != 0) || (nr == 45 && ((u32)arg(s, 3) & MSG_PEEK)))
+            return;
+        /* recvfrom's argument 5 is a pointer to the length */
+        message(s, row, name, sent ? (u32)arg(s, 5) : 28, arg(s, 1), ret, sent);
+        return;
+    }
+    if (!wanted(s, task, 1))
+        return;
+    if (nr == 46 || nr == 47) {
+        if (sent || !((u32)arg(s, 2) & MSG_PEEK))
+            from_header(s, row, arg(s, 1), ret < 0 ? 0 : ret, sent);
+        return;
+    }
+#pragma nounroll
+    for (int i = 0; i < MESSAGES; i++) {
+        u64 at = arg(s, 1) + i * 64; /* struct mmsghdr: struct msghdr, u32 length */
+        u32 done = 0;
+        if (i >= ret)
+            break;
+        bpf_probe_read_user(&done, sizeof(done), (void *)(at + sizeof(struct message)));
+        from_header(s, row, at, done, sent);
+    }
+}
+
+int take_send(struct bpf_raw_tracepoint_args *ctx)
+{
+    transfer(ctx, 1);
+    return 0;
+}
+
+int take_receive(struct bpf_raw_tracepoint_args *ctx)
+{
+    transfer(ctx, 0);
+    return 0;
+}
+
+/* dup, dup2, dup3, fcntl onto 0, 1 or 2. Looks at the files themselves, so that a socket inherited over fork counts
+ * like one's own. */
+int take_dup(struct bpf_raw_tracepoint_args *ctx)
+{
+    struct row *row;
+    u64 task = bpf_get_current_task();
+    struct scratch *s = of_call(ctx, &row, task);
+    if (!s)
+        return 0;
+    stdio_sockets(s, task);
+    if ((s->e.stdio >> (s->e.ret & 3)) & 1)
+        send(s, row->kind, row->wake);
+    return 0;
+}

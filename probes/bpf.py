@@ -1,0 +1,68 @@
+"""The bpf(2) system call, as much of it as a process needs that holds descriptors and no bcc."""
+
+import ctypes
+import os
+import struct
+from pathlib import Path
+
+_NR_BPF = 321
+_MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE = 1, 2, 3
+_PROG_GET_NEXT_ID, _RAW_TRACEPOINT_OPEN = 11, 17
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+
+
+def _bpf(command: int, attribute: bytes) -> tuple[int, ctypes.Array[ctypes.c_char]]:
+    buffer = ctypes.create_string_buffer(attribute, max(len(attribute), 72))
+    result = _libc.syscall(_NR_BPF, command, buffer, len(buffer))
+    if result < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+    return result, buffer
+
+
+def possible_cpus() -> int:
+    """How many values a per-CPU map holds: CPUs that may come count too."""
+    text = Path("/sys/devices/system/cpu/possible").read_text().strip()
+    return max(int(part.split("-")[-1]) for part in text.split(",")) + 1
+
+
+def _element(fd: int, key: "ctypes.Array[ctypes.c_char]", value: "ctypes.Array[ctypes.c_char] | None") -> bytes:
+    return struct.pack("IIQQQ", fd, 0, ctypes.addressof(key), ctypes.addressof(value) if value else 0, 0)
+
+
+def lookup(fd: int, key: bytes, size: int) -> bytes:
+    key_buffer, value = ctypes.create_string_buffer(key, len(key)), ctypes.create_string_buffer(size)
+    _bpf(_MAP_LOOKUP, _element(fd, key_buffer, value))
+    return value.raw
+
+
+def update(fd: int, key: bytes, value: bytes) -> None:
+    key_buffer, value_buffer = (
+        ctypes.create_string_buffer(key, len(key)),
+        ctypes.create_string_buffer(value, len(value)),
+    )
+    _bpf(_MAP_UPDATE, _element(fd, key_buffer, value_buffer))
+
+
+def delete(fd: int, key: bytes) -> None:
+    key_buffer = ctypes.create_string_buffer(key, len(key))
+    _bpf(_MAP_DELETE, _element(fd, key_buffer, None))
+
+
+def attach_raw_tracepoint(name: str, program: int) -> int:
+    """A descriptor that keeps the program attached for as long as somebody holds it."""
+    text = ctypes.create_string_buffer(name.encode())
+    return _bpf(_RAW_TRACEPOINT_OPEN, struct.pack("QI", ctypes.addressof(text), program))[0]
+
+
+def program_ids() -> list[int]:
+    """Every program that is loaded in this kernel."""
+    ids: list[int] = []
+    while True:
+        try:
+            _, buffer = _bpf(_PROG_GET_NEXT_ID, struct.pack("I", ids[-1] if ids else 0))
+        except FileNotFoundError:
+            return ids
+        ids.append(struct.unpack_from("I", buffer.raw, 4)[0])

@@ -1,0 +1,352 @@
+"""Compiles the programs, attaches them, hands the descriptors over: the only module that imports bcc.
+
+bcc keeps 136 MB of LLVM resident once it has compiled. So a child does it (`python -m probes.loader FD`), sends the
+descriptors over a socket and exits. What is attached lives by those descriptors alone: when their holder is gone,
+however it went, the kernel detaches.
+"""
+
+import contextlib
+import ctypes
+import json
+import os
+import platform
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from probes import bpf, wire
+from probes.btf import Btf, NoBtf
+from probes.calls import CALLS, Call
+from probes.reader import Reader
+
+ROOT = Path(__file__).parent.parent
+SOURCES = ("common", "process", "cgroup", "calls", "network")
+"""bpf/<name>.bpf.c, in this order, become one text: bcc knows its maps only in the main file."""
+
+MANDATORY = ("exec", "fork", "exit", "cgroup")
+FAMILIES = ("file", "network", "dns", "privilege")
+
+TRACEPOINTS = (
+    ("fork", "sched_process_fork", "on_fork"),
+    ("exec", "sched_process_exec", "on_exec"),
+    ("exit", "sched_process_exit", "on_exit"),
+    ("cgroup", "cgroup_mkdir", "on_cgroup_mkdir"),
+    ("cgroup", "cgroup_rmdir", "on_cgroup_rmdir"),
+    ("cgroup", "cgroup_attach_task", "on_cgroup_attach"),
+    ("calls", "sys_exit", "on_sys_exit"),
+)
+"""Probe, raw tracepoint, program. "calls" stands for every probe that reads system calls."""
+
+TAKES = ("take_paths", "take_exec", "take_socket", "take_send", "take_receive", "take_dup")
+"""Programs behind sys_exit, in the order of calls.Take."""
+
+OFFSETS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("TASK_TGID", ("task_struct.tgid",)),
+    ("TASK_PID", ("task_struct.pid",)),
+    ("TASK_COMM", ("task_struct.comm",)),
+    ("TASK_REAL_PARENT", ("task_struct.real_parent",)),
+    ("TASK_GROUP_LEADER", ("task_struct.group_leader",)),
+    ("TASK_THREAD_PID", ("task_struct.thread_pid",)),
+    ("TASK_SIGNAL", ("task_struct.signal",)),
+    ("TASK_FS", ("task_struct.fs",)),
+    ("TASK_FILES", ("task_struct.files",)),
+    ("TASK_MM", ("task_struct.mm",)),
+    ("TASK_CGROUPS", ("task_struct.cgroups",)),
+    ("TASK_EXIT_CODE", ("task_struct.exit_code",)),
+    ("TASK_STATUS", ("task_struct.thread_info.status",)),
+    ("PID_LEVEL", ("pid.level",)),
+    ("PID_NUMBERS", ("pid.numbers",)),
+    ("UPID_NR", ("upid.nr",)),
+    ("SIGNAL_TTY", ("signal_struct.tty",)),
+    ("SIGNAL_LIVE", ("signal_struct.live",)),
+    ("TTY_NAME", ("tty_struct.name",)),
+    ("FS_PWD", ("fs_struct.pwd",)),
+    ("FS_ROOT", ("fs_struct.root",)),
+    ("PATH_MNT", ("path.mnt",)),
+    ("PATH_DENTRY", ("path.dentry",)),
+    ("DENTRY_NAME", ("dentry.d_name.name",)),
+    ("DENTRY_PARENT", ("dentry.d_parent",)),
+    ("VFSMOUNT_ROOT", ("vfsmount.mnt_root",)),
+    ("MOUNT_MNT", ("mount.mnt",)),
+    ("MOUNT_PARENT", ("mount.mnt_parent",)),
+    ("MOUNT_MOUNTPOINT", ("mount.mnt_mountpoint",)),
+    ("FILES_FDT", ("files_struct.fdt",)),
+    ("FDTABLE_FD", ("fdtable.fd",)),
+    ("FDTABLE_MAX", ("fdtable.max_fds",)),
+    ("FILE_PATH", ("file.f_path", "file.__f_path")),
+    ("FILE_INODE", ("file.f_inode",)),
+    ("FILE_PRIVATE", ("file.private_data",)),
+    ("FILE_MODE", ("file.f_mode",)),
+    ("INODE_MODE", ("inode.i_mode",)),
+    ("INODE_NLINK", ("inode.i_nlink",)),
+    ("SOCKET_SK", ("socket.sk",)),
+    ("SOCKET_TYPE", ("socket.type",)),
+    ("SK_FAMILY", ("sock_common.skc_family",)),
+    ("SK_DPORT", ("sock_common.skc_dport",)),
+    ("SK_NUM", ("sock_common.skc_num",)),
+    ("SK_DADDR", ("sock_common.skc_daddr",)),
+    ("SK_RCV_SADDR", ("sock_common.skc_rcv_saddr",)),
+    ("SK_PROTOCOL", ("sock.sk_protocol",)),
+    ("MM_ARG_START", ("mm_struct.arg_start",)),
+    ("MM_ARG_END", ("mm_struct.arg_end",)),
+    ("MM_EXE_FILE", ("mm_struct.exe_file",)),
+    ("BINPRM_FILENAME", ("linux_binprm.filename",)),
+    ("CGROUP_KN", ("cgroup.kn",)),
+    ("CGROUP_ROOT", ("cgroup.root",)),
+    ("CGROUP_ROOT_HIERARCHY", ("cgroup_root.hierarchy_id",)),
+    ("KERNFS_ID", ("kernfs_node.id",)),
+    ("CSS_SET_DFL_CGROUP", ("css_set.dfl_cgrp",)),
+)
+"""The name in the programs, and where BTF has it; the first that exists counts (6.18 renamed file.f_path)."""
+
+OPTIONAL: tuple[tuple[str, str], ...] = (
+    ("TASK_LOGINUID", "task_struct.loginuid"),
+    ("SK_V6_DADDR", "sock_common.skc_v6_daddr"),
+    ("SK_V6_RCV_SADDR", "sock_common.skc_v6_rcv_saddr"),
+)
+"""Kernels without audit, or without IPv6, lack these; so do the records."""
+
+
+class CannotLoad(Exception):
+    """The programs cannot run on this machine. The text says why and what to do."""
+
+
+def headers() -> Path:
+    return Path("/lib/modules") / platform.release() / "build"
+
+
+@dataclass
+class Attached:
+    """What holds the programs in the kernel: they are gone when this is closed, or its process is."""
+
+    reader: Reader
+    probes: dict[str, dict[str, Any]]
+    """By name: {"attached": bool, "error": str | None}."""
+    _self: int
+    _descriptors: list[int]
+
+    def add_self(self, pid: int) -> None:
+        """Leaves out this process, and what it forks from now on."""
+        bpf.update(self._self, pid.to_bytes(4, sys.byteorder), b"\1")
+
+    def close(self) -> None:
+        for descriptor in [*self._descriptors, self._self]:
+            os.close(descriptor)
+        self._descriptors = []
+        self.reader.close()
+
+
+def ring_size(wanted: int) -> int:
+    """The kernel wants a power of two of whole pages."""
+    return max(4096, 1 << (wanted - 1).bit_length())
+
+
+def attach(families: set[str], self_pids: list[int], ring_bytes: int = 16 << 20) -> Attached:
+    """Loads and attaches what `families` ask for, beyond exec, fork, exit and cgroup. Raises CannotLoad."""
+    ours, theirs = socket.socketpair()
+    size = ring_size(ring_bytes)
+    with ours, tempfile.TemporaryFile() as errors:
+        with theirs:
+            child = subprocess.Popen(
+                [sys.executable, "-m", "probes.loader", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=errors,
+                stderr=errors,
+                env=os.environ | {"PYTHONPATH": str(ROOT)},
+            )
+        request = {"families": sorted(families), "self": [*self_pids, os.getpid()], "ring": size}
+        try:
+            ours.sendall(json.dumps(request).encode() + b"\n")
+            answer, descriptors = _receive(ours)
+        except (OSError, ValueError):
+            answer, descriptors = {}, []
+        child.wait()
+        errors.seek(0)
+        said = errors.read().decode(errors="backslashreplace")
+    if not answer.get("ok"):
+        for descriptor in descriptors:
+            os.close(descriptor)
+        raise CannotLoad(answer.get("error") or f"cannot load probes: the loader died: {_last(said)}")
+    named = dict(zip(answer["descriptors"], descriptors, strict=True))
+    reader = Reader(named.pop("events"), named.pop("counters"), size)
+    return Attached(reader, answer["probes"], named.pop("self"), list(named.values()))
+
+
+def _receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    data, descriptors = b"", list[int]()
+    while not data.endswith(b"\n"):
+        piece, received, _, _ = socket.recv_fds(sock, 1 << 16, 64)
+        descriptors += received
+        if not piece:
+            raise ValueError("the loader sent no answer")
+        data += piece
+    return json.loads(data), descriptors
+
+
+def _last(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "no message"
+
+
+# What follows runs in the child, but for check().
+
+
+def defines(btf: Btf, ring: int) -> dict[str, int]:
+    """Everything that the programs must be told about this kernel."""
+    found = {name: btf.first(*paths) for name, paths in OFFSETS}
+    for name, path in OPTIONAL:
+        with contextlib.suppress(NoBtf):
+            found[name] = btf.offset(path)
+    found |= {"UPID_SIZE": btf.size("upid"), "RING_PAGES": ring // 4096, "CPUS": bpf.possible_cpus()}
+    found |= {f"KIND_{kind.upper()}": i for i, kind in enumerate(wire.KINDS)}
+    if (btf.arguments("sched_process_exit") or 0) > 1:
+        found["EXIT_TELLS_GROUP"] = 1
+    return found
+
+
+def checks() -> str:
+    """The compiler's word that events.h means to it what it means to probes/wire.py."""
+    lines = []
+    for layout in wire.LAYOUTS.values():
+        lines.append(f'_Static_assert(sizeof(struct {layout.name}) == {layout.size}, "size of {layout.name}");')
+        for field in layout.fields:
+            where = f"__builtin_offsetof(struct {layout.name}, {field.name})"
+            lines.append(f'_Static_assert({where} == {field.offset}, "{layout.name}.{field.name}");')
+    return "\n".join(lines) + "\n"
+
+
+def program(btf: Btf, ring: int) -> str:
+    """The text that is compiled: definitions, events.h, and every program."""
+    numbers = "".join(f"#define {name} {value}\n" for name, value in sorted(defines(btf, ring).items()))
+    types = "".join(f"typedef __{kind} {kind};\n" for kind in ())
+    sources = "".join((ROOT / "bpf" / f"{name}.bpf.c").read_text() for name in SOURCES)
+    include = "#include <uapi/linux/ptrace.h>\n"
+    return numbers + include + types + wire.HEADER.read_text() + checks() + sources
+
+
+def row(call: Call, families: set[str]) -> bytes:
+    """One row of the table, as struct row of events.h."""
+    on = 1 | (2 if "network" in families else 0) | (4 if "dns" in families else 0)
+    places = (call.path, call.dirfd, call.path2, call.dirfd2, call.text, call.flags, call.flags_in)
+    more = (call.fd, call.addr, call.addrlen, call.buf)
+    packed = [255 if place is None else place for place in (*places, *more)]
+    return bytes([on, call.take, call.when, wire.KINDS.index(call.kind), *packed, call.wake])
+
+
+def _compile(text: str) -> Any:
+    try:
+        from bcc import BPF
+    except ImportError as error:
+        raise CannotLoad(
+            f"cannot load probes: bcc is not importable ({error}); apt-get install python3-bpfcc"
+        ) from None
+    except AttributeError as error:
+        raise CannotLoad(f"cannot load probes: the package named bcc is not BCC ({error}); uninstall it") from None
+    if not headers().exists():
+        raise CannotLoad(f"cannot load probes: no kernel headers at {headers()}; apt-get install linux-headers-amd64")
+    with _captured() as said:
+        try:
+            return BPF(text=text, cflags=["-w"])
+        except Exception as error:
+            failure = error
+        wrong = [line for line in said() if " error: " in line]
+    raise CannotLoad(f"cannot load probes: {wrong[0] if wrong else failure}")
+
+
+@contextlib.contextmanager
+def _captured() -> Iterator[Any]:
+    """What C code writes to stderr meanwhile."""
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+
+        def said() -> list[str]:
+            file.seek(0)
+            return file.read().decode(errors="backslashreplace").splitlines()
+
+        try:
+            yield said
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def _load(b: Any, name: str) -> int:
+    from bcc import BPF
+
+    with _captured() as said:
+        try:
+            return int(b.load_func(name, BPF.RAW_TRACEPOINT).fd)
+        except Exception as error:
+            failure = error
+        lines = [line for line in said() if line.strip()]
+    if os.environ.get("WONTED_VERIFIER_LOG"):
+        Path(os.environ["WONTED_VERIFIER_LOG"]).write_text("\n".join(lines))
+    reason = lines[-2] if len(lines) > 1 else failure
+    raise CannotLoad(f"cannot load probes: the kernel refuses {name}: {reason}")
+
+
+def _attach_all(b: Any, wants_calls: bool) -> tuple[dict[str, int], dict[str, str]]:
+    """Descriptors by tracepoint, errors by probe."""
+    descriptors, errors = {}, {}
+    for probe, tracepoint, function in TRACEPOINTS:
+        if probe == "calls" and not wants_calls:
+            continue
+        try:
+            descriptors[tracepoint] = bpf.attach_raw_tracepoint(tracepoint, _load(b, function))
+        except OSError as error:
+            errors[probe] = f"this kernel has no tracepoint {tracepoint} ({error.strerror})"
+    return descriptors, errors
+
+
+def load(request: dict[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
+    """In the child: compiles, fills the maps, attaches. The answer and the descriptors by name."""
+    families = set(request["families"]) | {"exec"}
+    try:
+        btf = Btf.of_kernel()
+        text = program(btf, request["ring"])
+    except NoBtf as error:
+        raise CannotLoad(f"cannot load probes: {error}; Wonted needs a kernel with CONFIG_DEBUG_INFO_BTF") from None
+    b = _compile(text)
+    rows, takes, own = b["rows"], b["takes"], b["self"]
+    for pid in {*request["self"], os.getpid()}:
+        own[ctypes.c_uint32(pid)] = ctypes.c_uint8(1)
+    for i, name in enumerate(TAKES):
+        takes[ctypes.c_int(i)] = ctypes.c_int(_load(b, name))
+    for call in CALLS:
+        if families & set(call.families):
+            rows[ctypes.c_uint32(call.nr)] = rows.Leaf.from_buffer_copy(row(call, families))
+    descriptors, errors = _attach_all(b, wants_calls=True)
+    probes: dict[str, dict[str, Any]] = {}
+    for name in (*MANDATORY, *FAMILIES):
+        if name in MANDATORY or name in families:
+            error = errors.get(name) or (errors.get("calls") if name in (*FAMILIES, "exec") else None)
+            probes[name] = {"attached": error is None, "error": error}
+    missing = [probes[name]["error"] for name in MANDATORY if not probes[name]["attached"]]
+    if missing:
+        raise CannotLoad(f"cannot load probes: {missing[0]}; Wonted needs Linux 5.10 or newer with tracepoints")
+    for name in ("events", "counters", "self", "takes", "rows"):
+        descriptors[name] = b[name].map_fd if hasattr(b[name], "map_fd") else b[name].get_fd()
+    return {"ok": True, "probes": probes, "descriptors": list(descriptors)}, descriptors
+
+
+def main() -> None:
+    sock = socket.socket(fileno=int(sys.argv[1]))
+    request = json.loads(sock.makefile("rb").readline())
+    try:
+        answer, descriptors = load(request)
+    except CannotLoad as error:
+        answer, descriptors = {"ok": False, "error": str(error)}, {}
+    socket.send_fds(sock, [json.dumps(answer).encode() + b"\n"], list(descriptors.values()))
+    # bcc's own clean-up at exit would remove what now belongs to the parent
+    os._exit(0 if answer["ok"] else 1)
+
+
+if __name__ == "__main__":
+    main()
