@@ -73,6 +73,8 @@ def build(settings: Settings, data: Path, *, sinks: Sequence[Any] = (), id: str 
     app.observations = named[OBSERVATIONS]
     table: Any = app.Table(
         BASELINES,
+        key_type=bytes,  # also here: without it, the table's own default, JSON, wins over the schema and recovery fails
+        value_type=bytes,
         schema=faust.Schema(key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw"),
         partitions=settings.partitions,
     )
