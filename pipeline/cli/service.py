@@ -121,10 +121,12 @@ def status(json: Json = False) -> int:
     outbox, memory = found.get("outbox", {}), found.get("memory", {})
     facts(
         [
-            ("state", found["color"] + "".join(f"\n  {reason}" for reason in found.get("reasons", []))),
+            ("state", found["color"]),
+            *(("", reason) for reason in found.get("reasons", [])),
             ("uptime", f"{span(found.get('uptime_s'))} (pid {found.get('pid')}, {found.get('version')})"),
             ("workloads", found.get("workloads")),
-            ("probes", f"{len(probes) - len(missing)}/{len(probes)} attached" + "".join(f", {m}" for m in missing)),
+            ("probes", f"{len(probes) - len(missing)}/{len(probes)} attached"),
+            *(("", f"missing {name}") for name in missing),
             ("rates", found.get("rates")),
             ("received", found.get("received")),
             ("lost", found.get("lost") or "nothing"),

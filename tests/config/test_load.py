@@ -66,8 +66,14 @@ def loaded(text: str, tmp_path: Path, *overrides: str, environ: dict[str, str] |
         ),
         ("danger: {enabled: 'yes'}", "wonted.yaml:1:19: danger.enabled: expected true or false, got 'yes'"),
         ("learn: 5\n", "wonted.yaml:1:8: learn: expected settings below it, got 5"),
-        ("broker: redis://x", "wonted.yaml:1:9: broker: expected embedded:// or kafka://host:port,..., got 'redis://x'"),
-        ("learn:\n  hours: 1\n  hours: 2\n", "wonted.yaml:3:3: learn.hours: given twice; the first is at wonted.yaml:2:3"),
+        (
+            "broker: redis://x",
+            "wonted.yaml:1:9: broker: expected embedded:// or kafka://host:port,..., got 'redis://x'",
+        ),
+        (
+            "learn:\n  hours: 1\n  hours: 2\n",
+            "wonted.yaml:3:3: learn.hours: given twice; the first is at wonted.yaml:2:3",
+        ),
         ("learn:\n\thours: 1\n", "wonted.yaml:2:1: a tab; YAML indents with spaces only"),
         ("learn: &a {min: *a}", "wonted.yaml:1:8: learn.min: an alias that holds itself"),
         ("partitions: !!python/name:os.system\n", None),
@@ -83,10 +89,13 @@ def loaded(text: str, tmp_path: Path, *overrides: str, environ: dict[str, str] |
         ),
         ("probes: {ring: 5000B}", "wonted.yaml:1:16: probes.ring: expected a power of two of at least 4KiB, got 5000"),
         ("probes: {flush: 0s}", "wonted.yaml:1:17: probes.flush: expected 10ms to 60s, got 0s"),
-        ("sinks:\n  json:\n    path: -", 'wonted.yaml:3:11: not YAML: a list cannot begin here; write "-" in quotes if you mean that sign'),
+        (
+            "sinks:\n  json:\n    path: -",
+            'wonted.yaml:3:11: not YAML: a list cannot begin here; write "-" in quotes if you mean that sign',
+        ),
         ("sinks: {json_: {path: x}}", "wonted.yaml:1:9: sinks.json_: no such setting; did you mean sinks.json?"),
     ],
-)  # fmt: skip
+)
 def test_an_error_says_where_what_and_what_to_do(text: str, expected: str | None, tmp_path: Path) -> None:
     found = problems(text, tmp_path)
 
@@ -127,7 +136,7 @@ def test_environment_names_that_are_no_settings_are_left_alone(tmp_path: Path) -
 
 
 def test_a_misspelt_setting_in_the_environment_is_an_error() -> None:
-    with pytest.raises(ConfigError, match="WONTED_LEARN__MNI: learn.mni: no such setting; did you mean learn.min"):
+    with pytest.raises(ConfigError, match=r"WONTED_LEARN__MNI: learn\.mni: no such setting; did you mean learn\.min"):
         load(None, (), {"WONTED_LEARN__MNI": "3s"})
 
 
@@ -171,7 +180,7 @@ def test_signs_that_yaml_takes_amiss_are_text_on_the_command_line() -> None:
 
 @pytest.mark.parametrize("override", ["foo", "=3", "learn.min", ""])
 def test_an_override_without_a_value_is_an_error(override: str) -> None:
-    with pytest.raises(ConfigError, match="expected a.b=value"):
+    with pytest.raises(ConfigError, match=r"expected a\.b=value"):
         load(None, [override], {})
 
 
@@ -193,7 +202,11 @@ def test_an_empty_or_binary_secret_is_an_error(tmp_path: Path) -> None:
 def test_a_file_that_is_missing_or_not_text_is_an_error(tmp_path: Path) -> None:
     binary = tmp_path / "binary.yaml"
     binary.write_bytes(b"learn: \xff")
-    for file, words in ((tmp_path / "none.yaml", "No such file"), (binary, "not UTF-8 at byte 7"), (tmp_path, "directory")):
+    for file, words in (
+        (tmp_path / "none.yaml", "No such file"),
+        (binary, "not UTF-8 at byte 7"),
+        (tmp_path, "directory"),
+    ):
         with pytest.raises(ConfigError, match=words):
             load(file, (), {})
 

@@ -1,8 +1,7 @@
 """config/wonted.yaml, the schema and what `config show` prints say the same."""
 
-from pathlib import Path
-
 import tomllib
+from pathlib import Path
 
 from config import VERSION
 from config.load import load
