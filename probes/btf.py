@@ -26,7 +26,7 @@ class NoBtf(Exception):
 class _Type(NamedTuple):
     name: int
     kind: int
-    count: int
+    length: int
     flagged: bool
     size_or_type: int
     at: int
@@ -92,7 +92,7 @@ class Btf:
     def _members(self, number: int) -> Iterable[tuple[str, int, int]]:
         """Name, type and offset in bits of each member."""
         kind = self._types[number]
-        for i in range(kind.count):
+        for i in range(kind.length):
             name, member, offset = _MEMBER.unpack_from(self._data, kind.at + 12 * i)
             yield self._string(name), member, offset & 0xFFFFFF if kind.flagged else offset
 
@@ -140,4 +140,4 @@ class Btf:
             return None
         pointer = self._types[self._resolve(self._types[number].size_or_type)]
         prototype = self._types[self._resolve(pointer.size_or_type)] if pointer.kind == _PTR else pointer
-        return prototype.count - 1 if prototype.kind == _PROTO else None
+        return prototype.length - 1 if prototype.kind == _PROTO else None

@@ -17,10 +17,10 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from probes import bpf, wire
-from probes.btf import Btf, NoBtf
+from probes.btf import VMLINUX, Btf, NoBtf
 from probes.calls import CALLS, Call
 from probes.reader import Reader
 
@@ -116,8 +116,56 @@ class CannotLoad(Exception):
     """The programs cannot run on this machine. The text says why and what to do."""
 
 
+FIX_BCC = "apt-get install python3-bpfcc (PyPI's package of that name is another program)"
+FIX_BTF = "boot a kernel with CONFIG_DEBUG_INFO_BTF (Debian's and Ubuntu's have it)"
+
+
+class Fact(NamedTuple):
+    """One line of `wonted doctor`."""
+
+    check: str
+    ok: bool
+    found: str
+    fix: str | None = None
+
+
 def headers() -> Path:
     return Path("/lib/modules") / platform.release() / "build"
+
+
+def check() -> list[Fact]:
+    """What the probes need of this machine; nothing stays loaded."""
+    return [_check_bcc(), _check_headers(), _check_btf(), _check_load()]
+
+
+def _check_bcc() -> Fact:
+    code = "import bcc; bcc.BPF; print(bcc.__version__)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    ok = run.returncode == 0
+    return Fact("bcc", ok, run.stdout.strip() if ok else _last(run.stderr), None if ok else FIX_BCC)
+
+
+def _check_headers() -> Fact:
+    path, package = headers(), f"linux-headers-{platform.release()}"
+    ok = (path / "include").is_dir()
+    fix = f"apt-get install {package}; where that does not exist, `make run` links the newest linux-headers-*-amd64"
+    return Fact("headers", ok, str(path.resolve()) if ok else f"nothing at {path}", None if ok else fix)
+
+
+def _check_btf() -> Fact:
+    try:
+        defines(Btf.of_kernel(), 1 << 20)
+    except NoBtf as error:
+        return Fact("btf", False, str(error), FIX_BTF)
+    return Fact("btf", True, str(VMLINUX))
+
+
+def _check_load() -> Fact:
+    try:
+        bpf.load_nothing()
+    except OSError as error:
+        return Fact("load", False, f"bpf(2): {error.strerror}", "run as root, or with CAP_BPF and CAP_PERFMON")
+    return Fact("load", True, "a program loads")
 
 
 @dataclass
@@ -224,10 +272,9 @@ def checks() -> str:
 def program(btf: Btf, ring: int) -> str:
     """The text that is compiled: definitions, events.h, and every program."""
     numbers = "".join(f"#define {name} {value}\n" for name, value in sorted(defines(btf, ring).items()))
-    types = "".join(f"typedef __{kind} {kind};\n" for kind in ())
     sources = "".join((ROOT / "bpf" / f"{name}.bpf.c").read_text() for name in SOURCES)
     include = "#include <uapi/linux/ptrace.h>\n"
-    return numbers + include + types + wire.HEADER.read_text() + checks() + sources
+    return numbers + include + wire.HEADER.read_text() + checks() + sources
 
 
 def row(call: Call, families: set[str]) -> bytes:
@@ -312,7 +359,7 @@ def load(request: dict[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
         btf = Btf.of_kernel()
         text = program(btf, request["ring"])
     except NoBtf as error:
-        raise CannotLoad(f"cannot load probes: {error}; Wonted needs a kernel with CONFIG_DEBUG_INFO_BTF") from None
+        raise CannotLoad(f"cannot load probes: {error}; {FIX_BTF}") from None
     b = _compile(text)
     rows, takes, own = b["rows"], b["takes"], b["self"]
     for pid in {*request["self"], os.getpid()}:
@@ -326,8 +373,8 @@ def load(request: dict[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
     probes: dict[str, dict[str, Any]] = {}
     for name in (*MANDATORY, *FAMILIES):
         if name in MANDATORY or name in families:
-            error = errors.get(name) or (errors.get("calls") if name in (*FAMILIES, "exec") else None)
-            probes[name] = {"attached": error is None, "error": error}
+            wrong = errors.get(name) or (errors.get("calls") if name in (*FAMILIES, "exec") else None)
+            probes[name] = {"attached": wrong is None, "error": wrong}
     missing = [probes[name]["error"] for name in MANDATORY if not probes[name]["attached"]]
     if missing:
         raise CannotLoad(f"cannot load probes: {missing[0]}; Wonted needs Linux 5.10 or newer with tracepoints")

@@ -88,8 +88,7 @@ class Reader:
                 start = _PAGE + place + _HEAD
                 raw = data[start : start + length]
                 if len(raw) < length:
-                    wrapped = _PAGE + max(0, place + _HEAD - self._size)
-                    raw += data[wrapped : wrapped + length - len(raw)]
+                    raw += data[_PAGE : _PAGE + length - len(raw)]
                 try:
                     records.append(decode(raw, to_epoch))
                 except (ValueError, IndexError, struct.error):

@@ -26,7 +26,7 @@ class Field(NamedTuple):
     offset: int
     code: str
     """Of the struct module; an array of bytes is one "16s"."""
-    count: int
+    length: int
     """1, or the length of an array of numbers."""
 
 
@@ -45,7 +45,7 @@ class Layout(NamedTuple):
         """The fields before `end`."""
         names = [field.name for field in self.fields]
         fields = self.fields[: names.index(end) if end else None]
-        return struct.Struct("<" + "".join(f"{f.count}{f.code}" if f.count > 1 else f.code for f in fields))
+        return struct.Struct("<" + "".join(f"{f.length}{f.code}" if f.length > 1 else f.code for f in fields))
 
 
 def enums(text: str) -> dict[str, int]:
@@ -365,7 +365,7 @@ _comm, _tty = _fixed("comm"), _fixed("tty")
 
 def _length_reader() -> Callable[[bytes], tuple[Any, ...]]:
     field = next(f for f in LAYOUTS["event"].fields if f.name == "len")
-    form, offset = struct.Struct(f"<{field.count}H"), field.offset
+    form, offset = struct.Struct(f"<{field.length}H"), field.offset
     return lambda raw: form.unpack_from(raw, offset)
 
 
