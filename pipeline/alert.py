@@ -34,7 +34,7 @@ class Other(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Alert(msgspec.Struct, frozen=True):
-    """What a sink gets. `to_json()` is what leaves; the fields from `rule` on are for sinks and for the command line."""
+    """What a sink gets. `to_json()` is what leaves; the fields from `rule` on are for sinks and the command line."""
 
     id: str
     incident: str | None
@@ -143,7 +143,7 @@ def make(
     would_alert: bool | None = None,
     user_name: Callable[[int], str | None] = lambda uid: None,
 ) -> Alert:
-    """The alert of one finding. A user's name is known only for the host's processes: a container has its own passwd."""
+    """The alert of one finding. A user's name is known only for the host: a container has its own passwd."""
     event = finding.event
     process = event.process
     container = event.container
@@ -173,14 +173,15 @@ def make(
         user=None if container else user_name(event.uid),
         tree=tree(process),
         object=optional(event.object),
-        container=container
-        and {
+        container={
             "id": container.id,
             "name": optional(container.name),
             "image": optional(container.image),
             "digest": optional(container.digest),
             "ip": list(container.ip),
-        },
+        }
+        if container is not None
+        else None,
         k8s={
             "namespace": optional(container.namespace),
             "pod": optional(container.pod),
@@ -190,7 +191,9 @@ def make(
         if container is not None and on_k8s
         else None,
         host=host,
-        remote=event.remote and {"ip": event.remote.ip, "port": event.remote.port, "name": optional(event.remote.name)},
+        remote={"ip": event.remote.ip, "port": event.remote.port, "name": optional(event.remote.name)}
+        if event.remote is not None
+        else None,
         attack=finding.attack,
         seen=max(1, event.count),
         lost=event.lost,

@@ -41,6 +41,7 @@ CREATE TABLE IF NOT EXISTS refs (
 CREATE INDEX IF NOT EXISTS refs_incident ON refs (sink, incident);
 """
 OPEN = "state NOT IN ('sent', 'dead')"
+TENTH = "told <= (SELECT told FROM alerts ORDER BY told LIMIT 1 OFFSET (SELECT count(*) / 10 FROM alerts))"
 CROWD = 20
 """More alerts than this waiting for one sink: digests, one per workload, critical first."""
 LEAST, MOST = 1.0, 300.0
@@ -180,11 +181,8 @@ class Outbox:
 
     def stats(self) -> dict[str, Any]:
         """Per sink: what waits, how long, what became of the rest, what is wrong."""
-        waiting = dict(
-            self._do(
-                lambda db: db.execute(f"SELECT sink, count(*) FROM deliveries WHERE {OPEN} GROUP BY sink")
-            ).fetchall()
-        )
+        sql = f"SELECT sink, count(*) FROM deliveries WHERE {OPEN} GROUP BY sink"
+        waiting = dict(self._do(lambda db: db.execute(sql).fetchall()))
         return {
             "depth": self.depth(),
             "oldest_s": self.oldest(),
@@ -350,18 +348,20 @@ class Outbox:
             f"JOIN alerts a USING (id, revision) WHERE d.sink = ? AND d.{OPEN} ORDER BY d.seq LIMIT ?"
         )
         limit = 1000 if sink.digests or sink.edits else 1
-        rows = self._do(lambda db: db.execute(sql, (sink.name, limit)).fetchall())
         good = []
-        for row in rows:
+        for seq, id, revision, next, attempts, again, data in self._do(
+            lambda db: db.execute(sql, (sink.name, limit)).fetchall()
+        ):
             try:
-                good.append(Row(*row[:6], Alert.decode(row[6])))
+                good.append(Row(seq, id, revision, next, attempts, again, Alert.decode(data)))
             except msgspec.DecodeError as error:
-                self._do(
-                    lambda db, seq=row[0]: db.execute("UPDATE deliveries SET state = 'dead' WHERE seq = ?", (seq,))
-                )
-                self.counts[sink.name, "dead"] += 1
-                log.error("outbox: alert %s cannot be read back: %s", row[1], error)
+                self._bury(sink, seq, id, error)
         return good
+
+    def _bury(self, sink: Sink, seq: int, id: str, error: Exception) -> None:
+        self._do(lambda db: db.execute("UPDATE deliveries SET state = 'dead' WHERE seq = ?", (seq,)))
+        self.counts[sink.name, "dead"] += 1
+        log.error("outbox: alert %s cannot be read back: %s", id, error)
 
     def _told(self, sink: Sink, group: list[Row]) -> Told:
         alert = group[0].alert
@@ -397,7 +397,8 @@ class Outbox:
         state = {"retry": "retry_at"}.get(delivery.state, delivery.state)
         again = int(delivery.state == "unknown")
         db.executemany(
-            "UPDATE deliveries SET state = ?, next = ?, attempts = attempts + 1, again = again | ?, error = ? WHERE seq = ?",
+            "UPDATE deliveries SET state = ?, next = ?, attempts = attempts + 1, again = again | ?, error = ? "
+            "WHERE seq = ?",
             [(state, next, again, delivery.error, row.seq) for row in group],
         )
         if delivery.ref is None:
@@ -406,18 +407,12 @@ class Outbox:
         message = None if several else delivery.ref
         db.executemany(
             "INSERT INTO refs (sink, id, incident, message, thread, shown) VALUES (?, ?, ?, ?, ?, ?) "
-            "ON CONFLICT DO UPDATE SET message = coalesce(excluded.message, message), shown = max(shown, excluded.shown)",
-            {
-                (
-                    sink.name,
-                    row.id,
-                    row.alert.incident,
-                    message,
-                    thread,
-                    len(row.alert.others) if several else delivery.shown,
-                )
+            "ON CONFLICT DO UPDATE SET message = coalesce(excluded.message, message), "
+            "shown = max(shown, excluded.shown)",
+            [
+                (sink.name, row.id, row.alert.incident, message, thread, _shown(row.alert, several, delivery))
                 for row in group
-            },
+            ],
         )
 
     async def _pruner(self) -> None:
@@ -433,13 +428,10 @@ class Outbox:
         horizon = int((self.clock.now() - self.keep) * 1e9)
         gone = self._do(lambda db: self._forget(db, "told < ?", horizon))
         for _ in range(20):
-            size = int(self._one("PRAGMA page_count") or 0) - int(self._one("PRAGMA freelist_count") or 0)
-            if size * int(self._one("PRAGMA page_size") or 0) <= self.keep_bytes:
+            pages = int(self._one("PRAGMA page_count")) - int(self._one("PRAGMA freelist_count"))
+            if pages * int(self._one("PRAGMA page_size")) <= self.keep_bytes:
                 break
-            tenth = "told <= (SELECT told FROM alerts ORDER BY told LIMIT 1 OFFSET (SELECT count(*) / 10 FROM alerts))"
-            dropped = self._do(lambda db: self._forget(db, tenth))
-            if not dropped:
-                dropped = self._do(lambda db: self._give_up_oldest(db, tenth))
+            dropped = self._do(lambda db: self._forget(db, TENTH)) or self._do(self._give_up_oldest)
             gone += dropped
             if not dropped:
                 break
@@ -454,16 +446,16 @@ class Outbox:
         db.execute("DELETE FROM refs WHERE id NOT IN (SELECT id FROM alerts)")
         return gone
 
-    def _give_up_oldest(self, db: sqlite3.Connection, which: str) -> int:
+    def _give_up_oldest(self, db: sqlite3.Connection) -> int:
         """The file is full of alerts that no sink takes: the oldest go, counted and said."""
-        sql = f"UPDATE deliveries SET state = 'dead', error = 'outbox full' WHERE {OPEN} AND id IN (SELECT id FROM alerts WHERE {which})"
-        given_up = db.execute(sql).rowcount
+        oldest = f"id IN (SELECT id FROM alerts WHERE {TENTH})"
+        given_up = db.execute(
+            f"UPDATE deliveries SET state = 'dead', error = 'outbox full' WHERE {OPEN} AND {oldest}"
+        ).rowcount
         if given_up:
             self.counts["outbox", "pruned"] += given_up
-            log.error(
-                "outbox: larger than %d bytes; gave up %d deliveries that no sink took", self.keep_bytes, given_up
-            )
-        return self._forget(db, which)
+            log.error("outbox: over %d bytes; gave up %d deliveries that no sink took", self.keep_bytes, given_up)
+        return self._forget(db, TENTH)
 
     def _open(self) -> sqlite3.Connection:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -554,6 +546,10 @@ def read_alerts(path: Path | str, since: int | None = None) -> list[dict[str, An
 
 def _fold_key(alert: Alert) -> str | None:
     return alert.incident if alert.fold == "incident" else alert.fold
+
+
+def _shown(alert: Alert, several: bool, delivery: Delivery) -> int:
+    return len(alert.others) if several else delivery.shown
 
 
 def _merged(alerts: list[Alert]) -> Alert:
