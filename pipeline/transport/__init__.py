@@ -72,7 +72,7 @@ def app_options(settings: Settings, data_dir: Path) -> dict[str, Any]:
 
 
 async def ensure_topics(settings: Settings, data_dir: Path, topics: Iterable[Topic]) -> None:
-    """Make what is missing. Faust makes its changelogs, but no topic that it only sends to, and waits minutes for those."""
+    """Make what is missing. Faust makes its changelogs; for a missing topic that it only sends to, it waits minutes."""
     url = broker_url(settings, data_dir)
     if is_embedded(settings):
         from pipeline.transport.embedded import share

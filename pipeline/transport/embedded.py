@@ -1,17 +1,20 @@
 """Faust's Transport, Consumer and Producer on the segmented log of one directory: a consumer group of one.
 
-What Faust expects of a driver, and where: `faust/transport/drivers/aiokafka.py` is the reference. Kept like Kafka: partitioner, at-least-once
-commits, highwaters, a rebalance at start. Not there: other members, transactions.
+What Faust expects of a driver: `faust/transport/drivers/aiokafka.py` is the reference. As on Kafka: the partitioner,
+commits at least once, highwaters, a rebalance at start. Not there: other members, transactions.
 """
 
 import asyncio
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
 from aiokafka.partitioner import murmur2
+from faust.assignor.partition_assignor import PartitionAssignor
 from faust.exceptions import ProducerSendError
 from faust.transport import base
 from faust.transport.consumer import RecordMap, ensure_TP
@@ -22,14 +25,17 @@ from mode import Service, get_logger
 from mode.utils.times import Seconds, want_seconds
 from yarl import URL
 
-from pipeline.transport.log import Entry, Log, LogError, LogFull, Record
+from pipeline.transport.log import Entry, Log, LogError, LogFull
+from pipeline.transport.segment import Record
 
 __all__ = ["Consumer", "Producer", "Transport", "close", "share"]
 
 logger = get_logger(__name__)
 
-FETCH_BYTES = 4 << 20
+FETCH_BYTES = 2 << 20
 FETCH_RECORDS = 1000
+BUFFERED_BYTES = 16 << 20
+"""About this much waits in the streams' queues. Faust bounds only the number of messages: 4096 batches, or 300 MB."""
 YIELD_EVERY = 50
 
 _open: dict[Path, Log] = {}
@@ -86,7 +92,7 @@ class _Cluster:
         return set(range(found.partitions)) if found else None
 
 
-class Consumer(base.Consumer):  # type: ignore[misc]
+class Consumer(base.Consumer):
     """Reads the log; owns every partition of the topics that the app subscribes to."""
 
     _log: Log | None = None
@@ -95,6 +101,7 @@ class Consumer(base.Consumer):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         self._assigned: set[TP] = set()
         self._positions: dict[TP, int] = {}
+        self._message_bytes = 0.0
         self._more = asyncio.Event()
         self._unlisten: Callable[[], None] | None = None
         self._rebalance: asyncio.Task[None] | None = None
@@ -154,9 +161,9 @@ class Consumer(base.Consumer):  # type: ignore[misc]
         app.on_rebalance_start()
         await self.on_partitions_revoked(set(self._assigned))
         member = "embedded"
-        assignor = app.assignor
-        assignment = assignor.assign(_Cluster(self.log_), {member: assignor.metadata(topics)})[member]
-        assignor.on_assignment(assignment)
+        assignor = cast(PartitionAssignor, app.assignor)
+        assignment = assignor.assign(cast(Any, _Cluster(self.log_)), {member: assignor.metadata(topics)})[member]
+        assignor.on_assignment(cast(Any, assignment))
         self._assigned = {TP(topic, number) for topic, numbers in assignment.assignment for number in numbers}
         self._positions = {tp: self._positions.get(tp, self._start(tp)) for tp in self._assigned}
         app.consumer_generation_id += 1
@@ -297,7 +304,10 @@ class Consumer(base.Consumer):  # type: ignore[misc]
         fetcher_stopped = fetcher._stopped.is_set
         while not (stopped() or fetcher_stopped()):
             if not self.flow_active:
-                await self.wait(self.can_resume_flow)
+                await self.wait_first(self.can_resume_flow.wait())
+                continue
+            if self._buffered() > BUFFERED_BYTES:
+                await self.sleep(0.005)
                 continue
             active = self._get_active_partitions()
             if not active and not self.app.client_only:
@@ -308,12 +318,18 @@ class Consumer(base.Consumer):  # type: ignore[misc]
                 records = await self._getmany(None if self.app.client_only else active, timeout=1.0)
             finally:
                 self.not_waiting_next_records.set()
-            if stopped() or fetcher_stopped():
-                return
-            if not self.flow_active:
+            if not self._may_flow():
                 await self.perform_seek()
             elif records:
                 await self.wait_first(self._deliver(records), self.suspend_flow.wait())
+
+    def _may_flow(self) -> bool:
+        return self.flow_active
+
+    def _buffered(self) -> float:
+        """Bytes that wait in the streams' queues, by the size of late messages."""
+        queues = {id(channel.queue): channel.queue for channel in self.app.topics}
+        return self._message_bytes * sum(queue.qsize() for queue in queues.values())
 
     async def _deliver(self, records: RecordMap) -> None:
         generation = self.app.consumer_generation_id
@@ -339,6 +355,7 @@ class Consumer(base.Consumer):  # type: ignore[misc]
             if self._commit_every is not None and self._n_acked >= self._commit_every:
                 self._n_acked = 0
                 await self.commit()
+            self._message_bytes += (record.size - self._message_bytes) / 64
             await callback(self._to_message(tp, record))
             read[tp] = offset
             since += 1
@@ -347,8 +364,11 @@ class Consumer(base.Consumer):  # type: ignore[misc]
                 await asyncio.sleep(0)
 
 
-class Buffer(ProducerBuffer):  # type: ignore[misc]
-    """Messages that Faust sends "soon" (table changes). Unlike Faust's, `flush` returns when they are in the log, not before."""
+_nobody_waits: ContextVar[bool] = ContextVar("nobody_waits", default=False)
+
+
+class Buffer(ProducerBuffer):
+    """Messages that Faust sends "soon" (table changes). `flush` returns when they are in the log, not before."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -369,6 +389,7 @@ class Buffer(ProducerBuffer):  # type: ignore[misc]
 
     async def _send_one(self) -> None:
         message = self._waiting.popleft()
+        _nobody_waits.set(True)
         try:
             await self._send_pending(message)
         except Exception as error:
@@ -376,6 +397,7 @@ class Buffer(ProducerBuffer):  # type: ignore[misc]
             if not message.done():
                 message.set_exception(error)
         finally:
+            _nobody_waits.set(False)
             self._sent += 1
             self._progress.set()
 
@@ -410,7 +432,15 @@ class Buffer(ProducerBuffer):  # type: ignore[misc]
         return self._sent - start
 
 
-class Producer(base.Producer):  # type: ignore[misc]
+@dataclass(slots=True)
+class _Sent:
+    entry: Entry
+    done: "asyncio.Future[RecordMetadata]"
+    owed: bool
+    """Nobody awaits it (`table[key] = value`): when it does not fit, it is kept and tried again."""
+
+
+class Producer(base.Producer):
     """Writes what one turn of the loop sent in one write(2) per partition."""
 
     _log: Log | None = None
@@ -419,9 +449,9 @@ class Producer(base.Producer):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         self.buffer = Buffer(loop=self.loop, beacon=self.beacon)
         self.buffer.app = self.app
-        self._turn: dict[TP, list[tuple[Entry, asyncio.Future[RecordMetadata]]]] = {}
+        self._turn: dict[TP, list[_Sent]] = {}
         self._scheduled = False
-        self._owed: dict[TP, deque[tuple[Entry, asyncio.Future[RecordMetadata]]]] = {}
+        self._owed: dict[TP, deque[_Sent]] = {}
 
     @property
     def log_(self) -> Log:
@@ -440,8 +470,9 @@ class Producer(base.Producer):  # type: ignore[misc]
 
     async def on_stop(self) -> None:
         await super().on_stop()
-        self._write_turn()
         if self._log is not None:
+            await self.buffer.flush()
+            self._write_turn()
             self._pay()
             self._log = None
             _leave(self.transport.url[0])
@@ -490,7 +521,7 @@ class Producer(base.Producer):  # type: ignore[misc]
         tp = TP(topic, _partition(key, partition, self._topic(topic)))
         pairs = list(headers.items() if isinstance(headers, Mapping) else headers) if headers else None
         done: asyncio.Future[RecordMetadata] = asyncio.get_running_loop().create_future()
-        self._turn.setdefault(tp, []).append((Entry(key, value, timestamp, pairs), done))
+        self._turn.setdefault(tp, []).append(_Sent(Entry(key, value, timestamp, pairs), done, _nobody_waits.get()))
         if not self._scheduled:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._write_turn)
@@ -513,48 +544,36 @@ class Producer(base.Producer):  # type: ignore[misc]
         self._scheduled = False
         turn, self._turn = self._turn, {}
         for tp, sent in turn.items():
-            if tp in self._owed:
-                self._owed[tp].extend(sent)
-            else:
+            if tp not in self._owed:
                 self._write(tp, sent)
+            else:  # nothing overtakes what waits
+                self._refuse(tp, sent, LogFull(f"{tp.topic}: earlier changes of the table wait for space"))
 
-    def _write(self, tp: TP, sent: list[tuple[Entry, "asyncio.Future[RecordMetadata]"]]) -> None:
+    def _write(self, tp: TP, sent: list[_Sent]) -> None:
         try:
-            offset = self.log_.write(tp.topic, tp.partition, [entry for entry, _ in sent])
-        except LogFull as error:
-            if tp.topic in self.app.tables.changelog_topics:
-                self.log.error("%s; a table's change waits", error)
-                self._owed[tp] = deque(sent)
-                return
-            self._fail(sent, error)
-        except (LogError, ProducerSendError) as error:
-            self._fail(sent, error)
-        else:
-            self._done(tp, sent, offset)
-
-    @staticmethod
-    def _done(tp: TP, sent: Iterable[tuple[Entry, "asyncio.Future[RecordMetadata]"]], offset: int) -> None:
-        for entry, future in sent:
-            if not future.done():
-                future.set_result(RecordMetadata(tp.topic, tp.partition, tp, offset, entry.time, 0))
+            offset = self.log_.write(tp.topic, tp.partition, [one.entry for one in sent])
+        except LogError as error:
+            self._refuse(tp, sent, error)
+            return
+        for one in sent:
+            if not one.done.done():
+                one.done.set_result(RecordMetadata(tp.topic, tp.partition, tp, offset, one.entry.time, 0))
             offset += 1
 
-    @staticmethod
-    def _fail(sent: Iterable[tuple[Entry, "asyncio.Future[RecordMetadata]"]], error: Exception) -> None:
-        for _, future in sent:
-            if not future.done():
-                future.set_exception(error)
+    def _refuse(self, tp: TP, sent: Iterable[_Sent], error: LogError) -> None:
+        for one in sent:
+            if one.owed:
+                if tp not in self._owed:
+                    self.log.error("%s; a change of %s waits", error, tp.topic)
+                self._owed.setdefault(tp, deque()).append(one)
+            elif not one.done.done():
+                one.done.set_exception(error)
 
     def _pay(self) -> None:
         """Write what waits for space, as far as there is some."""
-        for tp, sent in list(self._owed.items()):
-            while sent:
-                try:
-                    offset = self.log_.write(tp.topic, tp.partition, [sent[0][0]])
-                except LogError:
-                    return
-                self._done(tp, [sent.popleft()], offset)
+        for tp, owed in list(self._owed.items()):
             del self._owed[tp]
+            self._write(tp, list(owed))
 
     async def flush(self) -> None:
         await self.buffer.flush()
@@ -593,7 +612,7 @@ def _partition(key: bytes | None, partition: int | None, count: int) -> int:
     return int(murmur2(key) & 0x7FFFFFFF) % count
 
 
-class Transport(base.Transport):  # type: ignore[misc]
+class Transport(base.Transport):
     """``embedded:///DIR?retention=SECONDS&size=BYTES``"""
 
     Consumer: ClassVar[type[ConsumerT]] = Consumer

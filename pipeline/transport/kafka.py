@@ -21,13 +21,13 @@ async def create(servers: list[str], topics: Iterable[Topic]) -> None:
             response = await admin.create_topics([_new(topic) for topic in missing], timeout_ms=30_000)
             for name, code, *detail in response.topic_errors:
                 if code not in (0, TopicAlreadyExistsError.errno):
-                    raise LogError(f"cannot create topic {name}: {for_code(code).__name__} {detail[0] if detail else ''}")
+                    raise LogError(f"cannot create topic {name}: {for_code(code).__name__} {detail}")
         for found in await admin.describe_topics(sorted(wanted)):
-            count = len(found["partitions"])
-            if found["error_code"] == 0 and count != wanted[found["topic"]].partitions:
+            count, topic = len(found["partitions"]), wanted[found["topic"]]
+            if found["error_code"] == 0 and count != topic.partitions:
                 raise PartitionsChanged(
-                    f"topic {found['topic']} has {count} partitions, not {wanted[found['topic']].partitions}; the number "
-                    "is fixed for the life of the data: set it back"
+                    f"topic {topic.name} has {count} partitions, not {topic.partitions}; the number is fixed for the "
+                    "life of the data: set it back"
                 )
     finally:
         await admin.close()

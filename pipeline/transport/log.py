@@ -6,11 +6,12 @@
     DIR/topics/NAME/topic.json                partitions, compaction
     DIR/topics/NAME/PARTITION/BASE.log        segments (segment.py)
 
-A record is taken ("acknowledged") when write(2) has returned: it survives kill -9. It survives a power cut after the next fdatasync,
-once a second and before every commit. Offsets are never given twice: where records may have been lost that somebody has seen (a power cut, a
-damaged end), numbering goes on with a jump.
+A record is taken ("acknowledged") when write(2) has returned: it survives kill -9. It survives a power cut after the
+next fdatasync, once a second and before every commit. Offsets are never given twice: where records may have been lost
+that somebody has seen (a power cut, a damaged end), numbering goes on with a jump.
 
-Everything here is for one thread (the event loop's), except `Sync` jobs and `Compaction.run`, which are made to run in an executor.
+Everything here is for one thread (the event loop's), except the jobs of `sync` and `Compaction.run`, made for an
+executor.
 """
 
 import errno
@@ -44,7 +45,7 @@ from pipeline.transport.segment import (
 )
 
 JUMP = 1 << 16
-"""Offsets left out where some may have been given to records that are gone: more than a second's worth at full speed."""
+"""Offsets left out where some may have been given to records that are gone: more than a second's worth."""
 SEGMENT = 16 << 20
 COMPACTED_SEGMENT = 4 << 20
 FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -129,13 +130,12 @@ class Partition:
         for start, end in found.damaged:
             self._damage(active, start, end)
         if found.cut:
-            self.log.counts[found.cut] += 1
-            self.log.counts[found.cut + "_bytes"] += found.cut_bytes
-            what = "a record that was only begun" if found.cut == "torn" else "damaged records"
-            self.log.reports.append(f"{active.path}: {found.cut_bytes} bytes of {what} cut off at the end")
+            self.log.counts["cut"] += 1
+            self.log.counts["cut_bytes"] += found.cut
+            self.log.reports.append(f"{active.path}: {found.cut} bytes at the end, not a whole record, cut off")
         self.next = active.next
         self.last = found.last if found.last >= 0 else self._last_of(self.segments[:-1])
-        if found.cut == "cut" or (self.log.crashed and self.next > 0):
+        if found.cut or (self.log.crashed and self.next > 0):
             self._jump()
 
     def _last_of(self, segments: Sequence[Segment]) -> int:
@@ -383,8 +383,9 @@ class _Full:
 class Log:
     """All topics of one directory.
 
-    retention: seconds that a record is kept; size: bytes of all topics together. Whichever is less; whole segments go, the oldest first,
-    never one that is being written, and never one of a compacted topic, which keeps the last record of each key.
+    retention: seconds that a record is kept; size: bytes of all topics together. Whichever is less; whole segments
+    go, the oldest first, never one that is being written, and never one of a compacted topic, which keeps the last
+    record of each key.
     `counts` holds what was lost or dropped, and why; `reports` the same for people, until somebody takes them.
     """
 
@@ -467,7 +468,7 @@ class Log:
         for folder in sorted((self.directory / "topics").glob("*/topic.json")):
             self._open_topic(folder)
         if self.crashed and any(topic.parts for topic in self.topics.values()):
-            self.reports.append(f"{self.directory} was not closed before the machine stopped; offsets go on after a jump")
+            self.reports.append(f"{self.directory}: not closed before the machine stopped; offsets go on after a jump")
         self._meta = {**meta, "boot": meta.get("boot", "") if self.unsettled else boot, "clean": False}
         with suppress(LogFull):
             self._save_meta()
@@ -498,8 +499,8 @@ class Log:
         if topic is not None:
             if topic.partitions != partitions:
                 raise PartitionsChanged(
-                    f"topic {name} in {self.directory} has {topic.partitions} partitions, not {partitions}; the number is "
-                    "fixed for the life of the data: set it back, or give another directory"
+                    f"topic {name} in {self.directory} has {topic.partitions} partitions, not {partitions}; the number "
+                    "is fixed for the life of the data: set it back, or give another directory"
                 )
             return topic
         path = self.directory / "topics" / quote(name, safe="").replace(".", "%2E")

@@ -1,11 +1,13 @@
-"""One segment file: a header, then records, each with its length and CRC.
+"""One segment file: a header, then records, each with its length and CRC. Numbers are little-endian.
 
-Header, 40 bytes, little-endian: magic ``WONTEDLG``, format version u16, zero u16, salt u32, base offset u64, `upto` u64, CRC32 u32
-of what comes before, zero u32. `upto` is 0, or, in a compacted segment, the offset before which this file replaces all others.
+Header, 40 bytes: magic ``WONTEDLG``, format version u16, zero u16, salt u32, base offset u64, `upto` u64, CRC32 of
+what comes before, zero u32. `upto` is 0, or, in a compacted segment, the offset before which this file replaces all
+others.
 
-Record: magic u32, length u32 (of what follows the CRC), CRC32 u32, then offset u64, time in microseconds i64, flags u8, key length u32,
-key, [header length u32, headers as msgpack], value. The CRC starts from the salt and the length: bytes that somebody sends us can
-look like a record, but not like a valid one, so looking for the next record behind a damaged one cannot be led astray.
+Record: mark u32, length u32 (of what follows the CRC), CRC32, then offset u64, time in microseconds i64, flags u8,
+key length u32, key, [header length u32, headers as msgpack], value. The CRC starts from the salt and the length:
+bytes that somebody sends us can look like a record, but not like a valid one, so looking for the next record behind a
+damaged one cannot be led astray.
 """
 
 import os
@@ -94,15 +96,14 @@ class Recovered(msgspec.Struct):
     """Offset of its last valid record, or -1."""
     damaged: list[tuple[int, int]]
     """Byte ranges between valid records that hold none."""
-    cut: str | None
-    """The end was cut off: "torn" (a record only begun), "cut" (one or more were damaged)."""
-    cut_bytes: int
+    cut: int
+    """Bytes cut off at the end: a record only begun (torn), or damaged ones. One cannot be told from the other."""
 
 
 class Segment:
     """One file. The writer knows its length; nothing behind it is ever read."""
 
-    __slots__ = ("path", "fd", "base", "upto", "salt", "size", "next", "index")
+    __slots__ = ("base", "fd", "index", "next", "path", "salt", "size", "upto")
 
     def __init__(self, path: Path, fd: int, base: int, upto: int, salt: int, size: int) -> None:
         self.path = path
@@ -171,7 +172,7 @@ class Segment:
             os.ftruncate(self.fd, 0)
             self._write_header()
             self.size = HEADER.size
-            return Recovered(-1, [], "torn" if torn else None, torn)
+            return Recovered(-1, [], torn)
         damaged: list[tuple[int, int]] = []
         position = HEADER.size
         last = -1
@@ -182,20 +183,11 @@ class Segment:
             last = scan.records[-1].offset if scan.records else last
         self.next = last + 1 if last >= 0 else self.base
         if not damaged or damaged[-1][1] != self.size:
-            return Recovered(last, damaged, None, 0)
+            return Recovered(last, damaged, 0)
         start, end = damaged.pop()
-        kind = "torn" if self._begun(start) else "cut"
         os.ftruncate(self.fd, start)
         self.size = start
-        return Recovered(last, damaged, kind, end - start)
-
-    def _begun(self, position: int) -> bool:
-        """Was a record there only begun, by a write that never returned? Else a whole one was damaged."""
-        head = os.pread(self.fd, HEAD.size, position)
-        if len(head) < HEAD.size:
-            return MARK.startswith(head[:4]) or head.startswith(MARK)
-        mark, length, _ = HEAD.unpack(head)
-        return bool(mark == MARK and length >= BODY.size and position + HEAD.size + length > self.size)
+        return Recovered(last, damaged, end - start)
 
     def locate(self, offset: int) -> int:
         """A position at or before the first record of at least this offset."""
