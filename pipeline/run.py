@@ -38,6 +38,8 @@ DRAIN = 5.0
 """Seconds that batches in the log are still applied at the end; the rest waits there for the next start."""
 BACKOFF = (1.0, 2.0, 5.0, 10.0, 30.0)
 """Seconds before the probe process is started again."""
+TRIES = 3
+"""Starts of a probe process that never got ready, before `run` gives up."""
 STEADY = 60.0
 """Seconds that it must live for the backoff to begin anew."""
 REPORTS = 15.0
@@ -91,11 +93,12 @@ class Probe:
         self.probes: dict[str, dict[str, Any]] = {}
         self.rates: dict[str, float] = {}
         self.lost: dict[str, int] = {}
+        self.counters: dict[str, int] = {}
         self.reported: float | None = None
         self.ready = asyncio.Event()
         self.restarts = 0
-        self.blind: list[list[float]] = []
-        """Intervals without a probe: from, to (seconds since the epoch), the latest 20."""
+        self.blind: list[tuple[float, float | None]] = []
+        """Intervals without a probe: from, to (seconds since the epoch; None: still), the latest 20."""
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = False
 
@@ -135,8 +138,8 @@ class Probe:
             self.pid = None
             if self._stopping:
                 return 0
-            if code == BLIND or (not self.ready.is_set() and self.restarts >= len(BACKOFF)):
-                return code or 1
+            if code == BLIND or (self.reported is None and self.restarts >= TRIES):
+                return code if code > 0 else 1
             ended = time.time()
             failures = 0 if ended - begun > STEADY else failures
             delay = BACKOFF[min(failures, len(BACKOFF) - 1)]
@@ -145,7 +148,8 @@ class Probe:
             metrics.restarts.inc()
             self.ready.clear()
             self._set_attached(False)
-            self.blind = [*self.blind[-19:], [ended, 0.0]]
+            if not self.blind or self.blind[-1][1] is not None:
+                self.blind = [*self.blind[-19:], (ended, None)]
             log.error("the probe process ended (%s); starting it again in %g s", _ending(code), delay)
             await asyncio.sleep(delay)
             await self.start()
@@ -174,10 +178,13 @@ class Probe:
             self.rates = state["rates"]
         if isinstance(state.get("lost"), dict):
             self.lost = state["lost"]
+        if isinstance(state.get("counters"), dict):
+            self.counters = state["counters"]
         self.reported = time.time()
-        if self.blind and not self.blind[-1][1]:
-            self.blind[-1][1] = time.time()
-            metrics.blind.inc(self.blind[-1][1] - self.blind[-1][0])
+        if self.blind and self.blind[-1][1] is None:
+            begun, _ = self.blind[-1]
+            self.blind[-1] = (begun, self.reported)
+            metrics.blind.inc(self.reported - begun)
         self.ready.set()
 
     def missing(self) -> dict[str, str]:
@@ -208,6 +215,7 @@ class Probe:
             "restarts": self.restarts,
             "blind": self.blind,
             "lost": self.lost,
+            "counters": self.counters,
             "report_age_s": round(time.time() - self.reported, 1) if self.reported else None,
         }
 
@@ -243,26 +251,32 @@ class _Main:
             await server.close()
 
     async def _serve(self, server: Server, probe: Probe) -> int:
-        from pipeline import transport
-        from pipeline.app import build  # faust and the models: 2 s and 100 MB, while the probe compiles
-        from pipeline.service import Service
-        from pipeline.topics import topics
+        # Imported here: faust and the models are 2 s and 100 MB, and meanwhile the probe compiles.
+        from aiokafka.errors import KafkaError
 
-        await transport.ensure_topics(self.settings, self.data, topics(self.settings))
-        app = build(self.settings, self.data, sinks=_sinks(self.settings, self.data))
+        from pipeline import transport
+        from pipeline.app import build
+        from pipeline.service import Service
+        from pipeline.sinks.outbox import OutboxError
+        from pipeline.topics import topics
+        from pipeline.transport.log import LogError
+
+        try:
+            await transport.ensure_topics(self.settings, self.data, topics(self.settings))
+            app = build(self.settings, self.data, sinks=_sinks(self.settings, self.data))
+        except (LogError, OutboxError, KafkaError, OSError) as error:
+            print(f"wonted: cannot start: {error}", file=sys.stderr)
+            return 1
         service = Service(self.settings, self.data, app, server, probe, self.sources)
         service.stop = self.stop
         await app.start()
         await server.serve(service.handlers())
         code = await self._until_end(app, probe)
-        if code is None:
-            await self._wind_down(app, server, probe)
-            return 0
         await self._wind_down(app, server, probe)
         return code
 
-    async def _until_end(self, app: Any, probe: Probe) -> int | None:
-        """None: asked to stop. Otherwise the exit code."""
+    async def _until_end(self, app: Any, probe: Probe) -> int:
+        """The exit code."""
         ends: dict[asyncio.Task[Any], str] = {
             asyncio.ensure_future(self.stop.wait()): "stop",
             asyncio.ensure_future(app.wait_until_stopped()): "app",
@@ -276,14 +290,14 @@ class _Main:
                 for task in done:
                     match ends.pop(task):
                         case "stop":
-                            return None
+                            return 0
                         case "ready" if task.result():
                             return int(task.result())
                         case "app":
                             log.error("the stream stopped: %s", app.crash_reason or "no reason given")
                             return 1
                         case "probe":
-                            return int(task.result()) if not self.stop.is_set() else None
+                            return 0 if self.stop.is_set() else int(task.result())
         finally:
             for task in ends:
                 task.cancel()
@@ -313,7 +327,7 @@ class _Main:
         await server.close()
         if app.crash_reason is None:
             deadline = time.monotonic() + DRAIN
-            while time.monotonic() < deadline and app.waiting():
+            while time.monotonic() < deadline and app.waiting():  # noqa: ASYNC110 (only at the end)
                 await asyncio.sleep(0.02)
         await app.stages.close()
         with suppress(Exception):  # what is not committed is replayed

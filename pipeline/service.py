@@ -8,13 +8,13 @@ import shutil
 import time
 import uuid
 from fnmatch import fnmatchcase
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from aiokafka.errors import KafkaError
 from faust.exceptions import ProducerSendError
 
+from config import VERSION
 from config.schema import Settings
 from models.finding import Decision
 from pipeline import metrics
@@ -34,7 +34,9 @@ STALLED = 60.0
 class Service:
     """Handlers of the socket's requests, and the state that only they show."""
 
-    def __init__(self, settings: Settings, data: Path, app: App, server: Server, probe: Any, sources: list[str]) -> None:
+    def __init__(
+        self, settings: Settings, data: Path, app: App, server: Server, probe: Any, sources: list[str]
+    ) -> None:
         self.settings, self.data, self.app, self.server, self.probe = settings, data, app, server, probe
         self.stages = app.stages
         self.sources = sources
@@ -101,7 +103,7 @@ class Service:
         result = {
             "color": "yellow" if reasons else "green",
             "reasons": reasons,
-            "version": _version(),
+            "version": VERSION,
             "pid": os.getpid(),
             "uptime_s": round(time.time() - self.started, 1),
             "data": str(self.data),
@@ -280,13 +282,6 @@ def resolve(asked: str, names: list[str]) -> str:
         raise Refusal(f"{asked} is ambiguous: {', '.join(found[:20])}{more}")
     known = ", ".join(names[:20]) + (" ..." if len(names) > 20 else "")
     raise Refusal(f"no workload {asked}; known: {known or 'none yet'}")
-
-
-def _version() -> str:
-    try:
-        return version("wonted")
-    except PackageNotFoundError:
-        return "0.1.0.dev0"
 
 
 def _user(uid: int) -> str:

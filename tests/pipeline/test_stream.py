@@ -1,0 +1,272 @@
+"""Batches in over the socket; what is acknowledged is there whatever happens."""
+
+import random
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.client import ClientError, Refused
+from tests.pipeline.conftest import Start
+from tests.pipeline.worker import PARTITIONS, ROOT, Agent, Worker, listening, now, opened, ran, until
+
+ROUNDS = 10
+WORKLOADS = [f"shop-{number}" for number in range(12)]
+
+
+def counts(worker: Worker) -> dict[str, int]:
+    worker.until_applied()
+    with worker.client() as client:
+        return {row["workload"]: row["events"] for row in client.call("workloads")}
+
+
+def test_a_batch_is_counted_for_its_workload(start: Start, data: Path) -> None:
+    worker = start()
+    agent = Agent(data)
+
+    agent.send("shop", [opened("shop", "/srv/index.html", count=3), ran("shop", "/bin/ls")])
+    worker.until_applied()
+
+    assert {"shop": 4} == counts(worker)
+
+
+def test_a_large_batch_is_applied_whole(start: Start, data: Path) -> None:
+    """It is applied in slices, so that the loop is never blocked for long; none is lost, none counts twice."""
+    worker = start()
+    agent = Agent(data)
+
+    agent.send("shop", [opened("shop", f"/srv/{number % 50}.html") for number in range(12_345)])
+    before = counts(worker)
+    worker.kill()
+
+    assert {"shop": 12_345} == before
+    assert {"shop": 12_345} == counts(start())
+
+
+def test_a_restart_keeps_what_was_learned(start: Start, data: Path) -> None:
+    agent = Agent(data)
+    worker = start()
+    agent.send("shop", [opened("shop", "/srv/index.html")] * 7)
+    worker.until_applied()
+
+    code = worker.stop()
+
+    assert 0 == code
+    assert {"shop": 7} == counts(start())
+
+
+def test_a_batch_sent_twice_counts_once(start: Start, data: Path) -> None:
+    """An agent whose answer was lost sends the batch again, also to the next worker."""
+    from probes.batch import encode
+
+    agent = Agent(data)
+    worker = start()
+    batch = agent.batch("shop", [opened("shop", "/srv/index.html")] * 5)
+
+    agent.deliver(batch.partition, encode(batch))
+    agent.deliver(batch.partition, encode(batch))
+    worker.until_applied()
+    once = counts(worker)
+    worker.stop()
+    agent.client = None
+    worker = start()
+    agent.deliver(batch.partition, encode(batch))
+    worker.until_applied()
+
+    assert {"shop": 5} == once == counts(worker)
+
+
+def test_a_batch_that_comes_late_is_still_taken(start: Start, data: Path) -> None:
+    """A refused batch that is sent again after its successors is no repetition."""
+    from probes.batch import encode
+
+    agent = Agent(data)
+    worker = start()
+    first, second, third = (agent.batch("shop", [opened("shop", "/srv/a")]) for _ in range(3))
+
+    for batch in (first, third, second, third, second):
+        agent.deliver(batch.partition, encode(batch))
+    worker.until_applied()
+
+    assert {"shop": 3} == counts(worker)
+
+
+def test_kill_9_at_random_points_loses_nothing_that_was_acknowledged(data: Path) -> None:
+    """What was acknowledged is in the baselines once, not missing and not twice, after ten kills under load."""
+    chance = random.Random(7)
+    agent = Agent(data)
+    sent: dict[str, int] = dict.fromkeys(WORKLOADS, 0)
+    worker = Worker(data, snapshot="300ms")
+    try:
+        for _ in range(ROUNDS):
+            killer = threading.Timer(chance.uniform(0.05, 0.9), worker.process.kill)
+            killer.start()
+            load(agent, sent, chance)
+            worker.wait()
+            worker = Worker(data, snapshot="300ms")
+        agent.flush()
+        worker.until_applied()
+
+        assert sent == counts(worker)
+        assert not worker.status()["faults"]
+    finally:
+        worker.kill()
+
+
+def load(agent: Agent, sent: dict[str, int], chance: random.Random) -> None:
+    """Send until the worker is gone. What is sent and not acknowledged is sent again in the next round."""
+    while True:
+        workload = chance.choice(WORKLOADS)
+        size = chance.randrange(1, 40)
+        events = [opened(workload, f"/srv/{chance.randrange(30)}.html") for _ in range(size)]
+        sent[workload] += size
+        try:
+            agent.send(workload, events)
+        except ClientError:
+            return
+
+
+def test_a_second_instance_is_refused(start: Start, data: Path) -> None:
+    worker = start()
+
+    second = Worker(data)
+
+    assert 1 == second.code
+    assert f"another wonted (pid {worker.pid}) uses {data}; stop it or give --data" in second.said
+    assert worker.status()["pid"] == worker.pid
+
+
+def test_another_number_of_partitions_is_refused(start: Start, data: Path) -> None:
+    """It is fixed for the life of the data: a workload would be looked for where it is not."""
+    start().stop()
+
+    second = Worker(data, partitions=PARTITIONS + 1)
+
+    assert 1 == second.code
+    assert "partitions" in second.said
+    assert "Traceback" not in second.said
+
+
+@pytest.mark.parametrize("payload", [b"", b"nonsense", b"\x91\x7f", b"\xc1" * 100])
+def test_a_batch_that_cannot_be_read_is_put_aside(start: Start, data: Path, payload: bytes) -> None:
+    """One bad message stops nothing; it is counted, and kept for a person to look at."""
+    worker = start()
+    agent = Agent(data)
+
+    agent.deliver(0, payload)
+    agent.send("shop", [opened("shop", "/srv/index.html")])
+    worker.until_applied()
+
+    assert {"shop": 1} == counts(worker)
+    assert {"wonted.observations": 1} == worker.status()["dead"]
+    assert [payload] == [file.read_bytes() for file in (data / "dead").iterdir()]
+
+
+def test_a_torn_log_is_cut_and_goes_on(start: Start, data: Path) -> None:
+    """Half a record at the end of each segment, as a crash of the machine leaves it."""
+    agent = Agent(data)
+    worker = start()
+    agent.send("shop", [opened("shop", "/srv/index.html")] * 3)
+    worker.until_applied()
+    worker.kill()
+    segments = list((data / "log").glob("topics/*/*/*.log"))
+    for segment in segments:
+        with segment.open("ab") as file:
+            file.write(b"\x40\x00\x00\x00half a record")
+
+    agent.client = None
+    worker = start()
+    agent.send("shop", [opened("shop", "/srv/index.html")] * 2)
+    worker.until_applied()
+
+    assert segments
+    assert {"shop": 5} == counts(worker)
+
+
+def test_a_corrupt_snapshot_is_learned_again_and_said(start: Start, data: Path) -> None:
+    agent = Agent(data)
+    worker = start()
+    for workload in ("shop", "till"):
+        agent.send(workload, [opened(workload, "/srv/index.html")] * 3)
+    worker.until_applied()
+    worker.stop()
+    spoil(data, b"w/shop")
+
+    worker = start()
+    status = worker.status()
+
+    assert {"till": 3} == {name: count for name, count in counts(worker).items() if count}
+    assert 1 == status["snapshots"]["corrupt"]
+    assert any("baseline of shop" in reason for reason in status["reasons"])
+
+
+def spoil(data: Path, key: bytes) -> None:
+    """Write a snapshot that is none over the last one, through the log, so that only the snapshot's own check can see it."""
+    program = """
+import sys
+from pathlib import Path
+from pipeline.topics import partition_of
+from pipeline.transport.log import Entry, Log
+log = Log(Path(sys.argv[1]))
+topic = next(name for name in log.topics if name.endswith("changelog"))
+key = sys.argv[2].encode()
+log.write(topic, partition_of(key[2:].decode(), int(sys.argv[3])), [Entry(key, b"not a snapshot")])
+log.close()
+"""
+    arguments = [str(data / "log"), key.decode(), str(PARTITIONS)]
+    subprocess.run([sys.executable, "-c", program, *arguments], cwd=ROOT, check=True)
+
+
+def test_a_full_disk_refuses_batches_and_the_worker_lives_on(data: Path) -> None:
+    """RLIMIT_FSIZE makes every write beyond it fail, as a full disk does."""
+    limit = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+    limit += "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n"
+    worker = Worker(data, before=limit)
+    agent = Agent(data)
+    try:
+        with pytest.raises(Refused) as refusal:
+            for _ in range(100):
+                agent.send("shop", [opened("shop", f"/srv/{'x' * 200}{number}") for number in range(100)])
+        status = worker.status()
+    finally:
+        worker.kill()
+
+    assert "the log cannot be written" in str(refusal.value) or "disk full" in str(refusal.value)
+    assert "yellow" == status["color"]
+    assert any("log" in reason for reason in status["reasons"])
+
+
+def test_nothing_listens_on_the_network(start: Start) -> None:
+    """Faust's own web server would show the tables to everybody."""
+    assert [] == listening(start().pid)
+
+
+def test_losses_are_counted_by_where(start: Start, data: Path) -> None:
+    worker = start()
+
+    Agent(data).send("shop", [], time=now(), lost={"ring.file": 12, "queue.dns": 3})
+    worker.until_applied()
+
+    assert {"ring.file": 12, "queue.dns": 3} == worker.status()["lost"]
+
+
+def test_status_tells_how_it_is(start: Start, data: Path) -> None:
+    worker = start()
+    Agent(data).send("shop", [opened("shop", "/srv/index.html")])
+    worker.until_applied()
+
+    status: dict[str, Any] = until(worker.status)
+
+    assert worker.pid == status["pid"]
+    assert {"file": 1} == status["received"]
+    assert {"learning": 1, "forced": 0, "enforcing": 0} == status["workloads"]
+    assert {str(number): 0 for number in range(PARTITIONS)} == status["lag"]
+    assert {"depth", "oldest_s", "sinks"} <= set(status["outbox"])
+    assert status["last_batch_age_s"] < 15
+    assert status["disk"]["used_bytes"] > 0
+    assert status["memory"]["worker_bytes"] < 300 << 20
+    assert "embedded://" == status["broker"]
+    assert ["no probe runs (--no-probe)"] == status["reasons"]
