@@ -4,13 +4,12 @@ import os
 import platform
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from config.schema import Settings
+from probes import loader
 
 OLDEST = (5, 8)
 """The BPF ring buffer and CAP_BPF came with 5.8."""
@@ -30,7 +29,6 @@ RUNTIMES = {
     "podman": ("usr/bin/podman",),
     "crio": ("run/crio/crio.sock",),
 }
-SETUP = "run `make doctor` in Wonted's folder, which installs it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,18 +61,16 @@ def sight(machine: Machine | None = None) -> Iterator[Check]:
     """What the probes cannot do without: where one of these fails, `wonted run` exits with 4."""
     machine = machine or Machine()
     yield kernel(machine)
-    yield btf(machine)
-    yield tracefs(machine)
-    yield headers(machine)
     yield cgroup(machine)
     yield capabilities(machine)
-    yield bcc()
+    yield from (Check(*fact) for fact in loader.check())
 
 
 def surroundings(settings: Settings | None, data: Path, machine: Machine | None = None) -> Iterator[Check]:
     """What else a person wants to know."""
     machine = machine or Machine()
     found = [name for name, paths in RUNTIMES.items() if any(machine.path(path).exists() for path in paths)]
+    yield tracefs(machine)
     yield Check("runtimes", True, ", ".join(found) or "none: the host's services and sessions are watched")
     yield slack(settings)
     yield data_folder(data)
@@ -94,40 +90,15 @@ def kernel(machine: Machine) -> Check:
     return Check("kernel", True, found)
 
 
-def btf(machine: Machine) -> Check:
-    if machine.path("sys/kernel/btf/vmlinux").exists():
-        return Check("btf", True, "/sys/kernel/btf/vmlinux")
-    return Check(
-        "btf", False, "no /sys/kernel/btf/vmlinux", "use a kernel with CONFIG_DEBUG_INFO_BTF=y, as distributions' are"
-    )
-
-
 def tracefs(machine: Machine) -> Check:
+    """For people and other tools: our raw tracepoints are attached by name and do without."""
     for folder in ("sys/kernel/tracing", "sys/kernel/debug/tracing"):
         try:
-            if machine.path(folder + "/events/sched/sched_process_exec/id").exists():
+            if machine.path(folder + "/events").is_dir():
                 return Check("tracefs", True, "/" + folder)
         except PermissionError:
             return Check("tracefs", False, f"/{folder} cannot be read", "run as root")
-    return Check("tracefs", False, "not mounted", "mount -t tracefs tracefs /sys/kernel/tracing")
-
-
-def headers(machine: Machine) -> Check:
-    build = Path("/lib/modules") / machine.release / "build"
-    if machine.path(f"{build}/include/generated/autoconf.h").exists():
-        target = machine.path(str(build)).resolve()
-        version = target.name.removeprefix("linux-headers-")
-        return Check(
-            "headers",
-            True,
-            version if version in ("build", machine.release) else f"{version} (do for {machine.release})",
-        )
-    found = f"none at {build}"
-    if machine.path(str(build)).is_symlink():
-        found = f"{build} leads nowhere"
-    return Check(
-        "headers", False, found, f"apt-get install linux-headers-{machine.release}; where there is none, {SETUP}"
-    )
+    return Check("tracefs", False, "not mounted (not needed)", "mount -t tracefs tracefs /sys/kernel/tracing")
 
 
 def cgroup(machine: Machine) -> Check:
@@ -153,22 +124,6 @@ def capabilities(machine: Machine) -> Check:
         )
     gaps = "; ".join(f"without CAP_{name}: {WITHOUT[name]}" for name in missing)
     return Check("capabilities", True, gaps or "all that are needed")
-
-
-def bcc() -> Check:
-    """In a process of its own: importing bcc costs over 100 MB, and PyPI has an unrelated package of that name."""
-    fix = f"apt-get install python3-bpfcc; if it is installed, {SETUP} (PyPI's bcc is another program)"
-    code = "import bcc; print(bcc.__file__, getattr(bcc, '__version__', '?'), hasattr(bcc, 'BPF'))"
-    try:
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    except subprocess.TimeoutExpired:
-        return Check("bcc", False, "did not import within 60 s", fix)
-    if done.returncode:
-        return Check("bcc", False, (done.stderr.strip().splitlines() or ["cannot be imported"])[-1], fix)
-    file, version, right = done.stdout.split()[-3:]
-    if right != "True":
-        return Check("bcc", False, f"{file} is not the BPF Compiler Collection", f"pip uninstall bcc; {fix}")
-    return Check("bcc", True, version)
 
 
 def slack(settings: Settings | None) -> Check:
