@@ -1,8 +1,22 @@
 """All baselines of one worker: apply batches, take decisions, give and take snapshots."""
 
-from config.schema import Settings
+import struct
+import zlib
+from fnmatch import fnmatchcase
+from typing import Any
+
+import msgspec
+
+from config.schema import Models, Settings
+from models.baseline import Baseline, lossy
 from models.finding import Decision, Finding
-from probes.event import Batch
+from models.learning import Rule
+from probes.event import Batch, Process
+
+MAGIC = b"WNTD"
+VERSION = 1
+HEADER = struct.Struct("<4sHI")
+TICK_NS = 1_000_000_000
 
 
 class CorruptSnapshot(ValueError):
@@ -10,42 +24,171 @@ class CorruptSnapshot(ValueError):
 
 
 class Baselines:
-    """First, thin form: learns nothing yet, so that the pipeline can be built on its interface."""
+    """Events in, findings out. Time is the batches' own, so that a replay gives the same findings."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._seen: dict[str, int] = {}
+        self._all: dict[str, Baseline] = {}
         self._dirty: set[str] = set()
+        self._home: dict[str, int] = {}
+        """workload -> partition its batches come by"""
+        self._ticked: dict[int, int] = {}
 
     def apply(self, batch: Batch, position: tuple[int, int] | None = None) -> list[Finding]:
+        """Take in one batch. A workload that has applied this position, or a later one, skips it."""
+        findings: list[Finding] = []
+        lost = batch.lost
+        lost_in_all = sum(lost.values())
+        blind = batch.note.get("blind")
+        last: dict[str, Process] = {}
+        touched: dict[str, Baseline | None] = {}
+        contained: object = None
         for event in batch.events:
-            self._seen[event.workload] = self._seen.get(event.workload, 0) + event.count
-            self._dirty.add(event.workload)
-        return []
+            name = event.workload
+            if name in touched:
+                baseline = touched[name]
+            else:
+                baseline = touched[name] = self._open(name, position, batch)
+            if baseline is None:
+                continue
+            if event.kind == "sensor" and event.action != "container_start" and event.action != "leave_cgroup":
+                continue
+            container = event.container
+            if container is not None and container is not contained:
+                contained = container
+                baseline.contained(container)
+            counts = baseline.counts
+            counts[event.kind] = counts.get(event.kind, 0) + event.count
+            if event.lost:
+                baseline.lost += event.lost
+            last[name] = event.process
+            finding = baseline.observe(event)
+            if finding is not None:
+                here = sum(n for stage, n in lost.items() if stage.endswith("." + event.kind)) if lost else 0
+                findings.append(msgspec.structs.replace(finding, event=lossy(event, here)) if here > event.lost else finding)
+        for window in batch.windows:
+            name = window.workload
+            baseline = touched[name] if name in touched else touched.setdefault(name, self._open(name, position, batch))
+            if baseline is None:
+                continue
+            finding = baseline.window_seen(window, last.get(name), bool(lost_in_all or blind))
+            if finding is not None:
+                findings.append(finding)
+        self._pass_time(batch, blind)
+        return findings
+
+    def _open(self, name: str, position: tuple[int, int] | None, batch: Batch) -> Baseline | None:
+        """The baseline to apply to, marked; None where it has had this batch."""
+        baseline = self._all.get(name)
+        if baseline is None:
+            baseline = self._all[name] = self._make(name)
+        if position is not None:
+            if baseline.applied.get(position[0], -1) >= position[1]:
+                return None
+            baseline.applied[position[0]] = position[1]
+        self._home[name] = batch.partition
+        self._dirty.add(name)
+        return baseline
+
+    def _pass_time(self, batch: Batch, blind: Any) -> None:
+        if not batch.time:
+            return
+        gap = blind if isinstance(blind, (list, tuple)) and len(blind) == 2 else None
+        if batch.time - self._ticked.get(batch.partition, 0) < TICK_NS and gap is None:
+            return
+        self._ticked[batch.partition] = batch.time
+        for name, home in self._home.items():
+            if home != batch.partition:
+                continue
+            baseline = self._all[name]
+            if not baseline.epoch:
+                continue
+            if gap is not None:
+                baseline.blind(int(gap[0]), int(gap[1]))
+            if batch.time >= baseline.deadline_ns:
+                before = baseline.learning.mode
+                baseline.advance(batch.time)
+                if baseline.learning.mode != before:
+                    self._dirty.add(name)
+
+    def _make(self, name: str) -> Baseline:
+        rule, models = resolve(self.settings, name)
+        return Baseline(name, rule, models, list(self.settings.danger.allow), self.settings.danger.enabled)
 
     def decide(self, decision: Decision) -> str:
-        if decision.workload not in self._seen:
-            raise ValueError(f"no such workload: {decision.workload}; known: {', '.join(self.names()) or 'none'}")
-        return f"{decision.action} {decision.workload}"
+        """Carry out what a person said. Raises ValueError, with the candidates, where it is unclear what is meant."""
+        name = self.find(decision.workload)
+        answer = self._all[name].decide(decision)
+        self._dirty.add(name)
+        return answer
+
+    def find(self, wanted: str) -> str:
+        """Exactly, by unique prefix, or by shell pattern."""
+        if wanted in self._all:
+            return wanted
+        hits = [n for n in self.names() if n.startswith(wanted)] or [n for n in self.names() if fnmatchcase(n, wanted)]
+        if len(hits) == 1:
+            return hits[0]
+        if hits:
+            raise ValueError(f"{wanted} is ambiguous: {', '.join(hits[:12])}")
+        raise ValueError(f"no such workload: {wanted}; known: {', '.join(self.names()[:12]) or 'none yet'}")
 
     def snapshot(self, workload: str) -> bytes:
+        body = msgspec.msgpack.encode({**self._all[workload].state(), "home": self._home.get(workload, -1)})
         self._dirty.discard(workload)
-        return workload.encode()
+        return HEADER.pack(MAGIC, VERSION, zlib.crc32(body)) + body
 
     def restore(self, data: bytes) -> str:
-        name = data.decode()
-        self._seen[name] = 0
+        if len(data) < HEADER.size:
+            raise CorruptSnapshot(f"snapshot of {len(data)} bytes: too short")
+        magic, version, crc = HEADER.unpack_from(data)
+        body = memoryview(data)[HEADER.size :]
+        if magic != MAGIC:
+            raise CorruptSnapshot("not a snapshot: wrong first bytes")
+        if version != VERSION:
+            raise CorruptSnapshot(f"snapshot version {version}; this program reads {VERSION}")
+        if zlib.crc32(body) != crc:
+            raise CorruptSnapshot("snapshot checksum does not fit: torn or changed")
+        try:
+            state = msgspec.msgpack.decode(body, strict=False)
+            name = str(state["name"])
+            baseline = self._make(name)
+            baseline.load(state)
+            home = int(state["home"])
+        except (msgspec.DecodeError, KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            raise CorruptSnapshot(f"snapshot cannot be read: {error}") from error
+        self._all[name] = baseline
+        if home >= 0:
+            self._home[name] = home
+        self._dirty.discard(name)
         return name
 
     def dirty(self) -> list[str]:
         return sorted(self._dirty)
 
     def names(self) -> list[str]:
-        return sorted(self._seen)
+        return sorted(self._all)
 
-    def summary(self, workload: str) -> dict:
-        return {"workload": workload, "mode": "learning", "since": 0, "progress": 0.0, "evidence": 0.0, "eta_s": None,
-                "events": self._seen[workload], "lost": 0}
+    def summary(self, workload: str) -> dict[str, Any]:
+        return self._all[workload].summary()
 
-    def describe(self, workload: str) -> dict:
-        return {"workload": workload, "known": {}, "not_seen": [], "decisions": [], "quarantine": []}
+    def describe(self, workload: str) -> dict[str, Any]:
+        return self._all[workload].describe()
+
+
+def resolve(settings: Settings, name: str) -> tuple[Rule, Models]:
+    """Learn and models for one workload: the general ones, then each matching pattern in order, key by key."""
+    learn = settings.learn.model_dump()
+    models = settings.models
+    for pattern, override in settings.workloads.items():
+        if not fnmatchcase(name, pattern):
+            continue
+        learn.update(override.learn.model_dump(exclude_unset=True))
+        given = override.models.model_fields_set
+        update: dict[str, Any] = {}
+        if "false_alerts_per_week" in given and override.models.false_alerts_per_week is not None:
+            update["false_alerts_per_week"] = override.models.false_alerts_per_week
+        if "kinds" in given:
+            update["kinds"] = {**models.kinds, **override.models.kinds}
+        models = models.model_copy(update=update)
+    return Rule(learn["min"], learn["max"], learn["evidence"], learn["hours"]), models

@@ -1,0 +1,718 @@
+"""What one workload normally does, and what of that an event leaves."""
+
+import zlib
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from river import base
+
+from config.schema import Allow, Models
+from models import budget as budgets
+from models import danger, novelty, paths, programs
+from models.budget import Activity, Budgets, Told
+from models.counts import Categories, Windows
+from models.finding import SEVERITIES, Decision, Finding
+from models.learning import NS, Learning, Rule, duration
+from models.novelty import Known, View, Weight
+from models.rates import FLOOR, Rates, vector
+from models.tree import SPECIAL, Node, Tree
+from probes.event import Container, Event, Process, Window
+
+CACHE = 4096
+"""Raw events whose place in the tree is remembered, per workload. Only speed depends on it."""
+QUARANTINE = 256
+DANGER_PER_SECOND = 10
+NOVEL_PER_SECOND = 100
+QUIET_HOST = 20.0
+"""Odds of a deviation on a host, sessions and all, where the clock ended learning: people work there."""
+GRACE_S = 20
+"""A start that learning never saw: what known programs do this long after it is learned, not told."""
+OPENS = frozenset({"open_read", "open_write", "create"})
+RATE_DEVIATIONS = 8.0
+RATE_FACTOR_FORCED = 20.0
+RATE_FACTOR = 4.0
+RATE_QUIET_S = 600
+
+
+class Baseline(base.AnomalyDetector):
+    """The baseline of one workload, as a River anomaly detector over events.
+
+    `score_one({"event": e})` is the weight of evidence against an event, in bits: log2 of weeks to wait for something at
+    least this unusual; 0 for what is known. `learn_one({"event": e})` makes it known. `observe` is what the product runs.
+
+    Parameters: `name`: the workload. `rule`: what ends learning. `models`: budgets. `allow`: danger rules that are usual.
+    """
+
+    def __init__(self, name: str, rule: Rule, models: Models, allow: list[Allow] | None = None, dangers: bool = True) -> None:
+        self.name = name
+        self.rule = rule
+        self.models = models
+        self.allow = allow or []
+        self.dangers = dangers
+        self.budgets = Budgets(models)
+        self.tree = Tree(keep=_keep)
+        self.tree.on_drop = self._dropped
+        self.programs: set[str] = set()
+        self.learning = Learning()
+        self.categories = Categories()
+        self.windows = Windows()
+        self.activity = Activity()
+        self.told = Told()
+        self.rates = Rates()
+        self.epoch = 0
+        """Nanoseconds since the epoch of the first event; all other times are seconds since then."""
+        self.now_ns = 0
+        self.window = 0
+        self.window_end = 1
+        self.deadline_ns = 0
+        self.grace_until = -1
+        self.blind_until = 0
+        self.rate_told: dict[str, int] = {}
+        self.names_of: dict[str, str] = {}
+        """address -> DNS name by which it was last asked for"""
+        self.quarantine: dict[str, list[Any]] = {}
+        """value -> [tokens, count, first, last, expected per week]"""
+        self.accepted: dict[str, list[Any]] = {}
+        """value -> [author, reason, time, decision id]"""
+        self.unlearned: dict[str, list[Any]] = {}
+        self.applied: dict[int, int] = {}
+        self.counts: dict[str, int] = {}
+        self.containers: dict[str, int] = {}
+        self.lost = 0
+        self.suppressed = 0
+        self.limits: dict[str, list[int]] = {}
+        self.host = True
+        self._cache: dict[Any, Node] = {}
+        self._ignored = Node(0)
+        self._ignored.many = True
+
+    # --- the rule ----------------------------------------------------------------------------------------------------
+
+    def observe(self, event: Event) -> Finding | None:
+        """Danger first; what is known counts; what is new is told or learned, never both."""
+        if event.time >= self.deadline_ns:
+            self.advance(event.time)
+        key = _key(event)
+        if key is not None and (node := self._cache.get(key)) is not None:
+            self._visit(node, event)
+            return None
+        return self._judge(event, key)
+
+    def _judge(self, event: Event, key: Any) -> Finding | None:
+        kind = event.kind
+        if self.dangers and (hit := danger.match(event)) is not None and not self._allowed(hit, event):
+            return self._danger(hit, event)
+        if kind == "exec" and event.action == "exec":
+            self._started(event)
+        view = self._view(event)
+        if view is None or kind in self.budgets.off:
+            if key is not None:
+                self._remember(key, self._ignored)
+            return None
+        text = novelty.value(view.tokens) if self.unlearned or self.accepted else ""
+        nodes, depth = self.tree.walk(view.tokens)
+        if depth == len(view.tokens) and nodes[-1].n and text not in self.unlearned:
+            self._visit(nodes[-1], event)
+            if key is not None:
+                self._remember(key, nodes[-1])
+            return None
+        if self.learning.mode == "learning" or text in self.accepted or self._given(event, view):
+            self._learn(view, nodes, depth, event)
+            return None
+        expected, weight, place = self._expected(view, nodes, depth, event)
+        if text in self.unlearned:
+            expected = 0.0
+        if expected <= self.budgets.of(kind):
+            return self._tell(event, view, expected, weight, place)
+        if view.tokens[1] in self.programs or kind not in ("file", "privilege"):
+            self._learn(view, nodes, depth, event)
+        return None
+
+    # --- River's side ------------------------------------------------------------------------------------------------
+
+    def score_one(self, x: dict[str, Any]) -> float:
+        from math import log2
+
+        event: Event = x["event"]
+        view = self._view(event)
+        if view is None:
+            return 0.0
+        nodes, depth = self.tree.walk(view.tokens)
+        if depth == len(view.tokens) and nodes[-1].n:
+            return 1.0 / (1.0 + nodes[-1].n)
+        expected = self._expected(view, nodes, depth, event)[0]
+        return max(1.0, 1.0 + log2(1.0 + 1000.0 / max(expected, 1e-9)))
+
+    def learn_one(self, x: dict[str, Any]) -> None:
+        event: Event = x["event"]
+        if event.time >= self.deadline_ns:
+            self.advance(event.time)
+        view = self._view(event)
+        if view is None:
+            return
+        nodes, depth = self.tree.walk(view.tokens)
+        if depth == len(view.tokens) and nodes[-1].n:
+            self._visit(nodes[-1], event)
+        else:
+            self._learn(view, nodes, depth, event)
+
+    # --- time --------------------------------------------------------------------------------------------------------
+
+    def seconds(self, time_ns: int) -> int:
+        return max(0, (time_ns - self.epoch) // NS)
+
+    @property
+    def now(self) -> int:
+        return self.seconds(self.now_ns)
+
+    def advance(self, time_ns: int) -> None:
+        """Let time pass: windows, clock hours, and the end of learning."""
+        if not self.epoch:
+            self.epoch = time_ns
+        if time_ns > self.now_ns:
+            self.now_ns = time_ns
+        now = self.now
+        if now >= self.window_end:
+            width = max(1, min(600, (now - self.learning.start) // 60))
+            self.window = now
+            self.window_end = now + width
+        learning = self.learning
+        learning.hours |= 1 << (self.now_ns // (3600 * NS) % 24)
+        if learning.mode != "enforcing":
+            enough = learning.observed(now) >= max(self.rule.min, self.rule.evidence) and self.evidence() >= 1.0
+            if enough:
+                learning.mode = "enforcing"
+                learning.ended = now if learning.ended is None else learning.ended
+            elif learning.mode == "learning" and self.rule.max is not None and time_ns >= self.epoch + int((learning.start + self.rule.max) * NS):
+                learning.mode = "forced"
+                learning.ended = now
+        nxt = self.epoch + self.window_end * NS
+        if learning.mode == "learning" and self.rule.max is not None:
+            nxt = min(nxt, max(self.epoch + int((learning.start + self.rule.max) * NS), self.now_ns + 1))
+        self.deadline_ns = nxt
+
+    def blind(self, start_ns: int, end_ns: int) -> None:
+        """Nobody watched in between. The same interval counts once, however often it is replayed."""
+        start_ns = max(start_ns, self.blind_until, self.epoch)
+        if end_ns > start_ns:
+            self.learning.blind += (end_ns - start_ns) / NS
+            self.blind_until = end_ns
+
+    def surprises(self) -> float:
+        return self.learning.surprises(self.now, self.windows, self.categories)
+
+    def evidence(self) -> float:
+        return self.learning.evidence(self.now, self.rule, self.budgets.total, self.surprises())
+
+    # --- known -------------------------------------------------------------------------------------------------------
+
+    def _view(self, event: Event) -> View | None:
+        kind = event.kind
+        if kind == "connect":
+            remote = event.remote
+            if remote is not None and remote.ip and remote.name:
+                self._named(remote.ip, remote.name)
+            return novelty.view_connect(event, self.names_of)
+        if kind == "dns" and event.action == "answer":
+            self._answer(event)
+            return None
+        make = novelty.VIEWS.get(kind)
+        return make(event) if make is not None else None
+
+    def _answer(self, event: Event) -> None:
+        addresses = event.detail.get("addresses")
+        if event.object and isinstance(addresses, (list, tuple)):
+            for address in addresses[:32]:
+                self._named(str(address), event.object)
+
+    def _named(self, address: str, name: str) -> None:
+        """Remember by which name an address was asked for: a name stays what it is when its addresses change."""
+        address, name = novelty.plain_address(address), name.rstrip(".").lower()
+        if self.names_of.get(address) == name:
+            return
+        self.names_of[address] = name
+        if len(self.names_of) > 512:
+            del self.names_of[next(iter(self.names_of))]
+        self._cache.clear()
+
+    def _remember(self, key: Any, node: Node) -> None:
+        if len(self._cache) >= CACHE:
+            self._cache.clear()
+        self._cache[key] = node
+
+    def _visit(self, node: Node, event: Event) -> None:
+        node.n += event.count
+        if node.last < self.window:
+            node.last = self.window
+            if not node.many:
+                node.many = True
+                self.windows.again(node.born)
+
+    def _dropped(self, node: Node) -> None:
+        if node.n and not node.many:
+            self.windows.again(node.born)
+
+    def _learn(self, view: View, nodes: list[Node], depth: int, event: Event) -> None:
+        tokens = view.tokens
+        window = self.window
+        new = depth < len(tokens) or not nodes[-1].n
+        node = self.tree.learn(tokens, window)
+        if not node.n:
+            node.born = node.last = window
+        node.n += event.count
+        self._program(tokens)
+        if not new:
+            return
+        self.windows.born(window)
+        self.categories.add(_category(view, depth), window)
+        place = _place(view, depth)
+        if nodes[-1].born < window and not event.detail.get("seeded"):
+            self.activity.note(place, window)
+            if depth >= 2:
+                wide = _wide(view, depth)
+                if wide:
+                    self.activity.note(f"{wide}#{zlib.crc32(place.encode()) & 3}", window)
+        parent = nodes[depth] if depth < len(nodes) else nodes[-1]
+        if parent.children is not None and len(parent.children) >= 50 and self.tree.collapse(tokens, depth):
+            self._cache.clear()
+        if self.tree.size > self.tree.cap:
+            self.tree.shrink(self.now)
+            self._cache.clear()
+
+    def _program(self, tokens: tuple[str, ...]) -> None:
+        if tokens[0] == "exec":
+            self.programs.add(tokens[1])
+            self.programs.add(tokens[2].lstrip(SPECIAL))
+        elif tokens[0] in ("file", "connect", "listen", "privilege"):
+            self.programs.add(tokens[1])
+
+    def _rebuild_programs(self) -> None:
+        self.programs = set()
+        for tokens, _ in self.tree.leaves():
+            self._program(tokens)
+
+    def _started(self, event: Event) -> None:
+        if event.detail.get("first"):
+            if self.learning.mode == "learning":
+                self.learning.starts += 1
+            elif not self.learning.starts:
+                self.learning.starts += 1
+                self.grace_until = self.now + GRACE_S
+
+    def contained(self, container: Container) -> None:
+        """It runs in a container, in this one among others."""
+        self.host = False
+        if container.id not in self.containers:
+            if len(self.containers) >= 64:
+                del self.containers[next(iter(self.containers))]
+            self.containers[container.id] = self.now
+
+    def _given(self, event: Event, view: View) -> bool:
+        """Learned without a question: what was there before we looked, what a runtime does, a first start."""
+        detail = event.detail
+        if detail and (detail.get("seeded") or detail.get("runtime")):
+            return True
+        if self.now < self.grace_until:
+            return view.tokens[1] in self.programs and view.sort not in ("writable", "shell", "download", "network")
+        return False
+
+    # --- unknown -----------------------------------------------------------------------------------------------------
+
+    def _expected(self, view: View, nodes: list[Node], depth: int, event: Event) -> tuple[float, Weight, str]:
+        """Expected occurrences per week of something at least this unusual; the budget's answer for one departure."""
+        kind = event.kind
+        depth = min(depth, len(view.tokens) - 1)
+        place = _place(view, depth)
+        learning = self.learning
+        now = self.now
+        forced = learning.mode != "enforcing"
+        if forced:
+            ended = learning.ended if learning.ended is not None else now
+            since = learning.start + (ended - learning.start) / 2
+        else:
+            since = now - min(learning.observed(now), 20 * 86_400) / 2
+        active = self._active(view, depth, nodes, since)
+        known = Known(self.tree, self.programs, self.host)
+        weight = novelty.KINDS[kind](view, depth, nodes, known, event)
+        if forced:
+            spread = self._spread(view, depth, since)
+            expected = budgets.by_clock(weight.odds, active, spread, now, since)
+            if self.host:
+                expected *= QUIET_HOST
+        else:
+            expected = budgets.by_evidence(
+                self.windows, self.categories, _category(view, depth), weight.odds, learning.observed(now), active, now
+            )
+        value = novelty.value(view.tokens)
+        expected *= budgets.tightened(self.told, place, value, now, self.budgets.of(kind), forced)
+        return expected, weight, place
+
+    def _active(self, view: View, depth: int, nodes: list[Node], since: float) -> list[int]:
+        """Windows in which this place, or what a young place grew from, brought something new of this sort."""
+        best = self.activity.since(_place(view, depth), since)
+        while depth > 2 and depth < len(nodes) + 1 and nodes[min(depth, len(nodes) - 1)].born > since and len(best) < 2:
+            depth -= 1
+            above = self.activity.since(_place(view, depth), since)
+            if len(above) > len(best):
+                best = above
+        return best
+
+    def _spread(self, view: View, depth: int, since: float) -> bool:
+        """Has this program brought novelties of this sort in three places and windows since the middle of learning?"""
+        wide = _wide(view, depth)
+        if not wide:
+            return False
+        lists = [self.activity.since(f"{wide}#{i}", since) for i in range(4)]
+        return sum(1 for ws in lists if ws) >= 3 and len({w for ws in lists for w in ws}) >= 3
+
+    # --- telling -----------------------------------------------------------------------------------------------------
+
+    def _limited(self, what: str, second: int, most: int) -> int | None:
+        """None: too many of the same within a second. Else how many were held back since the last one told."""
+        entry = self.limits.get(what)
+        if entry is None:
+            if len(self.limits) >= 256:
+                self.limits.clear()
+            entry = self.limits[what] = [second, 0, 0]
+        if entry[0] != second:
+            entry[0], entry[1] = second, 0
+        entry[1] += 1
+        if entry[1] > most:
+            entry[2] += 1
+            self.suppressed += 1
+            return None
+        held, entry[2] = entry[2], 0
+        return held
+
+    def _tell(self, event: Event, view: View, expected: float, weight: Weight, place: str) -> Finding | None:
+        value = novelty.value(view.tokens)
+        now = self.now
+        entry = self.quarantine.get(value)
+        if entry is None:
+            if len(self.quarantine) >= QUARANTINE:
+                del self.quarantine[min(self.quarantine, key=lambda v: self.quarantine[v][3])]
+            entry = self.quarantine[value] = [list(view.tokens), 0, now, now, expected]
+        entry[1] += event.count
+        entry[3] = now
+        self.told.add(place, value, now)
+        held = self._limited(f"novelty {place}", event.time // NS, NOVEL_PER_SECOND)
+        if held is None:
+            return None
+        of = self.budgets.of(event.kind)
+        severity = weight.severity
+        if expected <= of / 100 and severity in ("low", "medium"):
+            severity = SEVERITIES[SEVERITIES.index(severity) + 1]
+        evidence: dict[str, Any] = {"seen": entry[1], "odds": weight.odds, "place": place, "nearest": weight.near}
+        if held:
+            evidence["held_back"] = held
+        return self._finding(
+            event, event.kind, "novelty", None, severity, weight.what.format(workload=self.name), self._why(event.kind, weight),
+            self._bits(expected), expected, of, value, value, weight.attack, evidence,
+        )  # fmt: skip
+
+    @staticmethod
+    def _bits(expected: float) -> float:
+        from math import log2
+
+        return 1.0 + log2(1.0 + 1000.0 / max(expected, 1e-9))
+
+    def _why(self, kind: str, weight: Weight) -> str:
+        learning = self.learning
+        ended = learning.ended if learning.ended is not None else self.now
+        total = self.counts.get(kind, 0)
+        number = f"{total / 1e6:.1f} M" if total >= 1_000_000 else f"{total:,}"
+        noun = {"exec": "runs", "file": "file events", "connect": "connections", "accept": "accepted connections", "listen": "listeners",
+                "dns": "DNS queries", "privilege": "privileged calls"}.get(kind, "events")  # fmt: skip
+        text = f"Never in {duration(ended - learning.start)} of learning ({len(self.programs)} known programs, {number} {noun}); {weight.near}"
+        return f"{text}{self._forced_note()}."
+
+    def _forced_note(self) -> str:
+        return f" (forced: evidence {int(100 * self.evidence())} %)" if self.learning.mode == "forced" else ""
+
+    def _finding(
+        self, event: Event, kind: str, detector: str, rule: str | None, severity: str, what: str, why: str, score: float,
+        expected: float | None, budget: float | None, value: str, generalised: str, attack: tuple[str, ...], evidence: dict[str, Any],
+    ) -> Finding:  # fmt: skip
+        return Finding(
+            event=event, workload=self.name, kind=kind, detector=detector, rule=rule, severity=severity, what=what, why=why, score=score,
+            expected_per_week=expected, budget=budget, mode=self.learning.mode, would_alert=False, value=value,
+            fingerprint=f"{self.name}|{detector}|{generalised}", attack=attack, evidence=evidence,
+        )  # fmt: skip
+
+    # --- danger ------------------------------------------------------------------------------------------------------
+
+    def _danger_value(self, hit: danger.Danger, event: Event) -> str:
+        return f"danger {hit.rule.name} {novelty.who(event)}"
+
+    def _allowed(self, hit: danger.Danger, event: Event) -> bool:
+        if danger.allowed(hit.rule.name, self.name, event.process.exe or "", self.allow):
+            return True
+        return bool(self.accepted) and self._danger_value(hit, event) in self.accepted
+
+    def _danger(self, hit: danger.Danger, event: Event) -> Finding | None:
+        value = self._danger_value(hit, event)
+        rule = hit.rule
+        generalised = f"{value} {'/'.join(paths.segments(hit.saw)) if hit.saw.startswith('/') else paths.segment(hit.saw[:80])}"
+        held = self._limited(f"danger {generalised}", event.time // NS, DANGER_PER_SECOND)
+        if held is None:
+            return None
+        evidence: dict[str, Any] = {"saw": hit.saw}
+        if held:
+            evidence["held_back"] = held
+        what = rule.what.replace("{who}", programs.base(programs.program(event.process))).replace("{workload}", self.name).replace("{saw}", hit.saw)
+        return self._finding(event, "danger", "danger", rule.name, rule.severity, what, rule.why, 64.0, None, None, value, generalised, rule.attack, evidence)
+
+    # --- rates -------------------------------------------------------------------------------------------------------
+
+    def window_seen(self, window: Window, process: Process | None, lossy: bool) -> Finding | None:
+        if "rate" in self.budgets.off:
+            return None
+        if window.time >= self.deadline_ns:
+            self.advance(window.time)
+        x: dict[str, Any] = {"hour": window.time // (3600 * NS) % 24, **vector(window)}
+        deviations, metric = self.rates.worst(x)
+        learning = self.learning
+        finding = None
+        if metric and learning.mode != "learning" and deviations >= RATE_DEVIATIONS:
+            most = self.rates.most.get(metric, 0.0)
+            factor = RATE_FACTOR if learning.mode == "enforcing" else RATE_FACTOR_FORCED
+            if x[metric] >= FLOOR[metric] and x[metric] >= factor * max(most, 1.0) and not self.host:
+                finding = self._rate(window, metric, x[metric], most, deviations, process)
+        if finding is None and not lossy and not window.lost:
+            self.rates.learn_one(x)
+        return finding
+
+    def _rate(self, window: Window, metric: str, value: float, most: float, deviations: float, process: Process | None) -> Finding | None:
+        now = self.seconds(window.time)
+        name = f"rate {metric}"
+        if name in self.accepted:
+            return None
+        last = self.rate_told.get(metric)
+        if last is not None and now - last < RATE_QUIET_S:
+            return None
+        self.rate_told[metric] = now
+        expected = 0.05 if self.learning.mode == "enforcing" else 0.1
+        of = self.budgets.of("rate")
+        if expected > of:
+            return None
+        who = process or Process(pid=0, vpid=0, ppid=0, comm=self.name)
+        event = Event(time=window.time, workload=self.name, kind="rate", action="window", process=who, tid=0, uid=0, object=metric, count=1, lost=window.lost)
+        why = f"The most in a second so far was {most:,.0f}; this is {deviations:.0f} deviations beyond the usual of this hour{self._forced_note()}."
+        return self._finding(event, "rate", "rates", None, "medium", f"{value:,.0f} {metric} in one second in {self.name}", why, deviations,
+                             expected, of, name, name, ("T1496",), {"value": value, "most": most})  # fmt: skip
+
+    # --- decisions ---------------------------------------------------------------------------------------------------
+
+    def decide(self, decision: Decision) -> str:
+        if not self.epoch:
+            self.epoch = decision.time
+        action, value = decision.action, decision.value
+        said = [decision.author, decision.reason, decision.time, decision.id]
+        self._cache.clear()
+        if action == "learn":
+            self.learning.mode, self.learning.start, self.learning.ended = "learning", self.now, None
+            self.learning.blind = 0.0
+            self.deadline_ns = 0
+            return f"{self.name} is learning"
+        if action == "enforce":
+            if self.learning.mode == "learning":
+                self.learning.mode = "enforcing" if self.evidence() >= 1.0 else "forced"
+                self.learning.ended = self.now
+            self.deadline_ns = 0
+            note = f" (forced: evidence {int(100 * self.evidence())} %)" if self.learning.mode == "forced" else ""
+            return f"{self.name} is enforcing{note}"
+        if not value:
+            raise ValueError(f"{action} needs a value; see `wonted baseline show {self.name}`")
+        if action == "accept":
+            return self._accept(value, said)
+        if action == "forget":
+            return self._forget(value, said)
+        raise ValueError(f"no such decision: {action}; known: learn, enforce, accept, forget")
+
+    def _accept(self, value: str, said: list[Any]) -> str:
+        kind = value.partition(" ")[0]
+        if kind not in novelty.KINDS and kind not in ("danger", "rate"):
+            raise ValueError(_unknown(value, self.quarantine))
+        self.accepted[value] = said
+        self.unlearned.pop(value, None)
+        self.told.forget(value)
+        entry = self.quarantine.pop(value, None)
+        if entry is not None:
+            tokens = tuple(entry[0])
+            node = self.tree.learn(tokens, self.window)
+            if not node.n:
+                self.windows.born(node.born)
+            node.n += entry[1]
+            self._program(tokens)
+        return f"{self.name}: {value} is normal now"
+
+    def _forget(self, value: str, said: list[Any]) -> str:
+        hits = [tokens for tokens, _ in self.tree.leaves() if novelty.value(tokens) == value]
+        was = self.accepted.pop(value, None) is not None or value in self.quarantine
+        if not hits and not was:
+            raise ValueError(_unknown(value, [novelty.value(t) for t, _ in self.tree.leaves()]))
+        for tokens in hits:
+            self.tree.remove(tokens)
+        if value.partition(" ")[0] in novelty.KINDS:
+            self.unlearned[value] = said
+        self._rebuild_programs()
+        return f"{self.name}: {value} is unknown again"
+
+    # --- state -------------------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "name": self.name, "epoch": self.epoch, "now": self.now_ns, "window": [self.window, self.window_end], "deadline": self.deadline_ns,
+            "grace": self.grace_until, "blind": self.blind_until, "learning": self.learning.dump(), "tree": self.tree.dump(), "forgotten": [self.tree.forgotten, self.tree.truncated],
+            "categories": [self.categories.counts, self.categories.day], "windows": [self.windows.singles, self.windows.recent],
+            "activity": self.activity.places, "told": self.told.dump(), "rates": self.rates.dump(), "rate_told": self.rate_told, "names": self.names_of,
+            "quarantine": self.quarantine, "accepted": self.accepted, "unlearned": self.unlearned, "applied": self.applied, "counts": self.counts,
+            "containers": self.containers, "lost": self.lost, "suppressed": self.suppressed, "limits": self.limits, "host": self.host,
+            "programs": sorted(self.programs),
+        }  # fmt: skip
+
+    def load(self, s: dict[str, Any]) -> None:
+        self.epoch, self.now_ns, self.deadline_ns, self.grace_until = s["epoch"], s["now"], s["deadline"], s["grace"]
+        self.blind_until = s["blind"]
+        self.window, self.window_end = s["window"]
+        self.learning.load(s["learning"])
+        self.tree.load(s["tree"])
+        self.tree.forgotten, self.tree.truncated = s["forgotten"]
+        self.categories.counts, self.categories.day = s["categories"]
+        self.windows.singles, self.windows.recent = s["windows"]
+        self.activity.places = s["activity"]
+        self.told.load(s["told"])
+        self.rates.load(s["rates"])
+        self.rate_told, self.names_of = s["rate_told"], s["names"]
+        self.quarantine, self.accepted, self.unlearned = s["quarantine"], s["accepted"], s["unlearned"]
+        self.applied, self.counts, self.containers = s["applied"], s["counts"], s["containers"]
+        self.lost, self.suppressed, self.limits, self.host = s["lost"], s["suppressed"], s["limits"], s["host"]
+        self.programs = set(s["programs"])
+        self._cache.clear()
+
+    def summary(self) -> dict[str, Any]:
+        surprises = self.surprises()
+        learning = self.learning
+        evidence = learning.evidence(self.now, self.rule, self.budgets.total, surprises)
+        eta = learning.eta_s(self.now, self.rule, self.budgets.total, surprises)
+        return {
+            "workload": self.name, "mode": learning.mode, "since": _stamp(self.epoch + learning.start * NS),
+            "progress": round(learning.progress(self.now, self.rule, evidence), 4), "evidence": round(evidence, 4),
+            "eta_s": None if eta is None else round(eta), "containers": len(self.containers), "events": sum(self.counts.values()),
+            "lost": self.lost, "known": sum(1 for _ in self.tree.leaves()), "quarantined": len(self.quarantine), "suppressed": self.suppressed,
+            "surprises_per_week": round(surprises, 3), "budget": self.budgets.total,
+        }  # fmt: skip
+
+    def describe(self) -> dict[str, Any]:
+        known: dict[str, list[dict[str, Any]]] = {}
+        for tokens, node in self.tree.leaves():
+            known.setdefault(tokens[0], []).append(
+                {"value": novelty.value(tokens), "count": node.n, "first": self._stamp(node.born), "last": self._stamp(node.last)}
+            )
+        for rows in known.values():
+            rows.sort(key=lambda r: (-r["count"], r["value"]))
+        parts = self.learning.parts(self.now, self.rule, self.budgets.total, self.surprises())
+        return {
+            **self.summary(), "conditions": {k: round(v, 4) for k, v in parts.items()}, "known": known,
+            "not_seen": self.learning.not_seen(self.now), "forgotten": self.tree.forgotten, "folded": self.tree.truncated,
+            "decisions": [
+                {"action": action, "value": v, "author": d[0], "reason": d[1], "time": _stamp(d[2]), "id": d[3]}
+                for action, table in (("accept", self.accepted), ("forget", self.unlearned)) for v, d in sorted(table.items())
+            ],
+            "quarantine": [
+                {"value": v, "count": e[1], "first": self._stamp(e[2]), "last": self._stamp(e[3]), "expected_per_week": e[4]}
+                for v, e in sorted(self.quarantine.items())
+            ],
+        }  # fmt: skip
+
+    def _stamp(self, second: int) -> str:
+        return _stamp(self.epoch + second * NS)
+
+
+def _stamp(time_ns: int) -> str:
+    return datetime.fromtimestamp(time_ns / NS, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _unknown(value: str, candidates: Any) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(value, list(candidates), 3, 0.4)
+    return f"no such value: {value}; nearest: {'; '.join(near) if near else 'none'}"
+
+
+def _keep(place: tuple[str, ...]) -> bool:
+    """Places whose entries are each worth their name."""
+    if place[0] == "file":
+        return paths.never_collapses("/" + "/".join(place[3:]))
+    return place[0] in ("privilege", "listen") or (place[0] == "connect" and len(place) == 2)
+
+
+def _key(event: Event) -> Any:
+    """What makes two events the same to the baseline, cheaply; None where the slow way must look."""
+    process = event.process
+    kind = event.kind
+    if kind == "file":
+        if event.action not in OPENS or event.result in novelty.REFUSED:
+            return None
+        return (event.action, process.exe, process.argv[:2], event.object, event.flags, event.result < 0)
+    if kind == "exec":
+        if event.detail or (process.tty and process.entered):
+            return None
+        up = process.parent
+        return (event.action, process.exe, process.argv, up and up.exe, up and up.argv[:2], process.entered, event.result)
+    if kind == "connect":
+        remote = event.remote
+        return (event.action, process.exe, process.argv[:2], event.object, remote and remote.name, event.detail.get("proto"), event.detail.get("stdio_socket"))
+    if kind == "accept":
+        remote = event.remote
+        return ("accept", process.exe, remote and remote.ip, event.detail.get("lport"), event.result < 0) if remote is not None else None
+    if kind == "dns" and event.action == "query":
+        return ("query", event.object, process.exe)
+    return None
+
+
+def _level(view: View, depth: int) -> str:
+    return "name" if depth >= len(view.tokens) - 1 else "way"
+
+
+def _group(view: View) -> str:
+    """Sorts that say the same about a place."""
+    return "plain" if view.sort in ("plain", "data", "temp", "other", "code", "system", "private", "external", "loopback") else view.sort
+
+
+def _place(view: View, depth: int) -> str:
+    """Where it leaves the tree, at which level, and what sort of thing it is. What is special has a place of its own."""
+    tokens = view.tokens
+    if tokens[0] == "connect" and depth == 3 and len(tokens) == 5:
+        return f"{' '.join(tokens[:3])} *:{tokens[4]}|{_group(view)}"
+    if tokens[0] == "file" or len(tokens) - depth > 1:
+        return f"{' '.join(tokens[:depth])}|{_level(view, depth)}|{_group(view)}"
+    return f"{' '.join(tokens[:depth])}|{_group(view)}"
+
+
+def _wide(view: View, depth: int) -> str:
+    """The same for the program as a whole; only where things of this sort are of one kind wherever they are."""
+    tokens = view.tokens
+    if tokens[0] == "file" and depth >= 3 and _group(view) == "plain":
+        return f"~file {tokens[1]} {tokens[2]}|{_level(view, depth)}"
+    if tokens[0] == "exec" and depth >= 2:
+        return f"~exec {depth}|{_group(view)}"
+    return ""
+
+
+def _category(view: View, depth: int) -> str:
+    tokens = view.tokens
+    kind = tokens[0]
+    if kind == "exec":
+        return f"exec {min(depth, 3)} {view.sort}"
+    if kind == "file":
+        return f"file {tokens[2]} {view.sort} {min(depth, 3) if depth < 3 else _level(view, depth)}"
+    if kind == "privilege":
+        return f"privilege {tokens[2]} {depth}"
+    return f"{kind} {view.sort} {depth}"
+
+
+def lossy(event: Event, lost: int) -> Event:
+    """The event, marked with what was lost around it."""
+    return msgspec.structs.replace(event, lost=lost) if lost > event.lost else event

@@ -1,0 +1,121 @@
+"""When learning ends: on evidence, or forced by the clock. And how far it is, and what it has not seen."""
+
+from typing import Any
+
+from models.counts import DAY, Categories, Windows
+
+NS = 1_000_000_000
+
+
+class Rule:
+    """What ends learning for one workload: config.schema.Learn after the overrides."""
+
+    __slots__ = ("evidence", "hours", "max", "min")
+
+    def __init__(self, min: float, max: float | None, evidence: float, hours: int) -> None:
+        self.min, self.max, self.evidence, self.hours = min, max, evidence, hours
+
+
+def duration(seconds: float) -> str:
+    """
+    >>> duration(75), duration(533000), duration(5)
+    ('1 min 15 s', '6 d 4 h', '5 s')
+    """
+    s = int(seconds)
+    for big, small, a, b in ((DAY, 3600, "d", "h"), (3600, 60, "h", "min"), (60, 1, "min", "s")):
+        if s >= big:
+            rest = s % big // small
+            return f"{s // big} {a} {rest} {b}" if rest else f"{s // big} {a}"
+    return f"{s} s"
+
+
+class Learning:
+    """State of learning of one workload. Times are seconds since its first event.
+
+    Evidence = expected surprises per week <= budget, and a span, a minimum and enough clock hours observed.
+    `mode` is learning, forced (ended by the clock or a person before the evidence was there) or enforcing.
+    """
+
+    __slots__ = ("blind", "ended", "hours", "mode", "start", "starts")
+
+    def __init__(self) -> None:
+        self.mode = "learning"
+        self.start = 0
+        self.ended: int | None = None
+        self.hours = 0
+        """One bit per hour of the day (UTC) that was observed."""
+        self.blind = 0.0
+        """Seconds nobody watched."""
+        self.starts = 0
+        """Starts of a container that were observed."""
+
+    def observed(self, now: int) -> float:
+        return max(0.0, now - self.start - self.blind)
+
+    def hours_seen(self) -> int:
+        return self.hours.bit_count()
+
+    def surprises(self, now: int, windows: Windows, categories: Categories) -> float:
+        """Novelties of a kind never seen, expected per week."""
+        return windows.per_week(self.observed(now)) * categories.unseen()
+
+    def parts(self, now: int, rule: Rule, budget: float, surprises: float) -> dict[str, float]:
+        """Each condition of the evidence rule, 0..1."""
+        seen = self.observed(now)
+
+        def share(have: float, need: float) -> float:
+            return 1.0 if need <= 0 else min(1.0, have / need)
+
+        return {
+            "min": share(seen, rule.min),
+            "span": share(seen, rule.evidence),
+            "hours": share(self.hours_seen(), rule.hours),
+            "surprises": min(1.0, budget / surprises) if surprises > 0 else 1.0,
+        }
+
+    def evidence(self, now: int, rule: Rule, budget: float, surprises: float) -> float:
+        return min(self.parts(now, rule, budget, surprises).values())
+
+    def progress(self, now: int, rule: Rule, evidence: float) -> float:
+        """0..1, to the end of learning by whichever way is nearer."""
+        if self.mode == "enforcing":
+            return 1.0
+        if self.mode == "forced":
+            return 1.0
+        by_clock = min(1.0, (now - self.start) / rule.max) if rule.max else 0.0
+        return max(evidence, by_clock)
+
+    def eta_s(self, now: int, rule: Rule, budget: float, surprises: float) -> float | None:
+        """Seconds to go. None: not settling, nobody can say."""
+        if self.mode != "learning":
+            return 0.0
+        seen = self.observed(now)
+        left: float | None = max(rule.min - seen, rule.evidence - seen, (rule.hours - self.hours_seen()) * 3600.0, 0.0)
+        if surprises > budget and left is not None:
+            # what nothing new happens in shrinks the expectation as 1 / time; where something does, nobody knows
+            needed = seen * surprises / budget - seen
+            left = max(left, needed) if seen > 60 and needed < 60 * DAY else None
+        if rule.max is not None:
+            clock = max(0.0, rule.max - (now - self.start))
+            left = clock if left is None else min(left, clock)
+        return left
+
+    def not_seen(self, now: int) -> list[str]:
+        """What a longer look would have shown; listed, never required."""
+        out = []
+        if not self.starts:
+            out.append("a start of the container")
+        elif self.starts == 1:
+            out.append("a restart")
+        missing = 24 - self.hours_seen()
+        if missing:
+            out.append(f"{missing} of 24 hours of the day")
+        if self.observed(now) < 7 * DAY:
+            out.append("a whole week")
+        return out
+
+    def dump(self) -> list[Any]:
+        return [self.mode, self.start, self.ended, self.hours, self.blind, self.starts]
+
+    def load(self, row: list[Any]) -> None:
+        self.mode, self.start, self.ended, self.hours, self.blind, self.starts = row

@@ -1,0 +1,224 @@
+"""What a workload is known to do, as one tree: kind, program, place, name. Where something leaves it is what matters."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+ANY = "*"
+"""Child that stands for all plain ones of a place that always brings new names."""
+SPECIAL = "!"
+"""First letter of a token that is special at its place (a program in /tmp, a script among uploads): `*` never covers it."""
+SECRET = "!!"
+"""First letters of a token that nothing but itself covers."""
+WIDE = 50
+"""A place collapses from this many children on ..."""
+SINGLE_SHARE = 0.05
+"""... if more than this share of its visits were to names seen in one window only."""
+
+
+def wildcard(token: str) -> str | None:
+    """
+    >>> wildcard("a.jpg"), wildcard("!shell.php"), wildcard("!!tls.key")
+    ('*', '!*', None)
+    """
+    if token.startswith(SECRET):
+        return None
+    return SPECIAL + ANY if token.startswith(SPECIAL) else ANY
+
+
+class Node:
+    __slots__ = ("born", "children", "last", "many", "n")
+
+    def __init__(self, born: int) -> None:
+        self.n = 0
+        """Visits that ended here; 0: only on the way."""
+        self.born = born
+        """Window of the first visit, seconds since the workload's first event."""
+        self.last = born
+        self.many = False
+        """Seen in more than one window."""
+        self.children: dict[str, Node] | None = None
+
+
+class Tree:
+    """A bounded trie of values.
+
+    >>> tree = Tree()
+    >>> _ = tree.learn(("file", "/usr/bin/node", "read", "app", "x.js"), 0)
+    >>> tree.walk(("file", "/usr/bin/node", "read", "app", "y.js"))[1]
+    4
+    """
+
+    __slots__ = ("cap", "forgotten", "keep", "on_drop", "root", "size", "truncated")
+
+    def __init__(self, cap: int = 3000, keep: Callable[[tuple[str, ...]], bool] = lambda place: False) -> None:
+        self.cap = cap
+        self.keep = keep
+        """Places whose children are each worth their name: never collapsed."""
+        self.root = Node(0)
+        self.size = 0
+        self.forgotten = 0
+        """Values dropped to stay within the cap; none of them was in use recently."""
+        self.truncated = 0
+        """Values folded into their place to stay within the cap."""
+        self.on_drop: Callable[[Node], None] = lambda node: None
+
+    def walk(self, tokens: tuple[str, ...]) -> tuple[list[Node], int]:
+        """The known nodes along the way, root first, and how many tokens were known."""
+        node = self.root
+        nodes = [node]
+        for i, token in enumerate(tokens):
+            children = node.children
+            if children is None:
+                return nodes, i
+            found = children.get(token)
+            if found is None:
+                wild = wildcard(token)
+                found = children.get(wild) if wild else None
+                if found is None:
+                    return nodes, i
+            node = found
+            nodes.append(node)
+        return nodes, len(tokens)
+
+    def find(self, tokens: tuple[str, ...]) -> Node | None:
+        nodes, depth = self.walk(tokens)
+        return nodes[-1] if depth == len(tokens) else None
+
+    def learn(self, tokens: tuple[str, ...], window: int) -> Node:
+        """The node of this value; made, with its way, where it is new. Does not count the visit."""
+        nodes, depth = self.walk(tokens)
+        node = nodes[-1]
+        for token in tokens[depth:]:
+            fresh = Node(window)
+            if node.children is None:
+                node.children = {}
+            node.children[token] = fresh
+            node = fresh
+            self.size += 1
+        return node
+
+    def leaves(self, node: Node | None = None, prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Node]]:
+        node = node or self.root
+        if node.n:
+            yield prefix, node
+        for token, child in (node.children or {}).items():
+            yield from self.leaves(child, (*prefix, token))
+
+    def remove(self, tokens: tuple[str, ...]) -> bool:
+        """Forget one value, exactly as `leaves` names it."""
+        way = [self.root]
+        for token in tokens:
+            child = (way[-1].children or {}).get(token)
+            if child is None:
+                return False
+            way.append(child)
+        self.on_drop(way[-1])
+        way[-1].n = 0
+        for token, above, node in zip(reversed(tokens), reversed(way[:-1]), reversed(way[1:]), strict=True):
+            if node.n or node.children:
+                break
+            assert above.children is not None
+            del above.children[token]
+            self.size -= 1
+        return True
+
+    def collapse(self, tokens: tuple[str, ...], depth: int, wide: int = WIDE) -> bool:
+        """Fold the children of the place `tokens[:depth]` into one, if the data says that their names mean nothing."""
+        if depth < 2 or depth >= len(tokens) or self.keep(tokens[:depth]):
+            return False
+        nodes, known = self.walk(tokens[:depth])
+        if known < depth or len(nodes[-1].children or ()) < wide:
+            return False
+        wild = wildcard(tokens[depth])
+        return wild is not None and self._fold(nodes[-1], wide, wild)
+
+    def _fold(self, node: Node, wide: int, wild: str) -> bool:
+        children = node.children
+        assert children is not None
+        mine = {t: c for t, c in children.items() if t != wild and wildcard(t) == wild}
+        if len(mine) < wide:
+            return False
+        visits = sum(_visits(c) for c in mine.values())
+        singles = sum(1 for c in mine.values() if not c.many and not c.children) + sum(
+            1 for c in mine.values() if c.children and _visits(c) <= 8
+        )
+        if singles <= SINGLE_SHARE * max(1, visits):
+            return False
+        into = children.get(wild)
+        if into is None:
+            into = children[wild] = Node(min(c.born for c in mine.values()))
+            self.size += 1
+        into.many = True
+        for token, child in mine.items():
+            self._merge(into, child)
+            del children[token]
+        return True
+
+    def _merge(self, into: Node, node: Node) -> None:
+        """Take `node` out of the tree and add what it knew to `into`."""
+        self.size -= 1
+        self.on_drop(node)
+        into.n += node.n
+        into.born = min(into.born, node.born)
+        into.last = max(into.last, node.last)
+        into.many = True
+        for token, child in (node.children or {}).items():
+            if into.children is None:
+                into.children = {}
+            there = into.children.get(token)
+            if there is None:
+                into.children[token] = child
+            else:
+                self._merge(there, child)
+
+    def shrink(self, now: int) -> None:
+        """Back under the cap: fold the widest places first, then forget what has long not been used."""
+        target = int(self.cap * 0.8)
+        for wide in (25, 12, 6):
+            if self.size <= target:
+                return
+            for prefix, node in sorted(self._places(self.root, ()), key=lambda p: (-len(p[1].children or ()), p[0])):
+                children = node.children or {}
+                if len(children) < wide or self.size <= target:
+                    break
+                if len(prefix) >= 3 and not self.keep(prefix):
+                    before = self.size
+                    self._fold(node, wide, ANY)
+                    self.truncated += before - self.size
+        leaves = sorted(self.leaves(), key=lambda leaf: (leaf[1].many, leaf[1].last, leaf[0]))
+        horizon = now - now // 4
+        for must_be_old in (True, False):
+            for tokens, leaf in leaves:
+                if self.size <= target:
+                    return
+                if leaf.n and (not must_be_old or leaf.last < horizon):
+                    self.forgotten += 1
+                    self.remove(tokens)
+
+    def _places(self, node: Node, prefix: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Node]]:
+        for token, child in (node.children or {}).items():
+            if child.children:
+                yield (*prefix, token), child
+                yield from self._places(child, (*prefix, token))
+
+    def dump(self, node: Node | None = None) -> list[Any]:
+        node = node or self.root
+        kids = [[t, *self.dump(c)] for t, c in node.children.items()] if node.children else None
+        row: list[Any] = [node.n, node.born, node.last - node.born, int(node.many)]
+        return row if kids is None else [*row, kids]
+
+    def load(self, row: list[Any]) -> None:
+        self.size = -1
+        self.root = self._node(row)
+
+    def _node(self, row: list[Any]) -> Node:
+        self.size += 1
+        node = Node(row[1])
+        node.n, node.last, node.many = row[0], row[1] + row[2], bool(row[3])
+        if len(row) > 4:
+            node.children = {kid[0]: self._node(kid[1:]) for kid in row[4]}
+        return node
+
+
+def _visits(node: Node) -> int:
+    return node.n + sum(_visits(c) for c in (node.children or {}).values())
