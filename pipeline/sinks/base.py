@@ -78,6 +78,8 @@ class Sink(Protocol):
     """True: only the latest state of an alert matters (a chat). False: each telling is a line of its own."""
     digests: bool
     """True: folded alerts, and a queue of more than 20, are told in digests."""
+    fold: float
+    """Seconds that folded alerts wait for others, so that a digest holds them all."""
     patience: float
     """Seconds after which an attempt is given up as unknown."""
 
@@ -105,6 +107,7 @@ class Plain:
 
     edits = False
     digests = False
+    fold = 0.0
     patience = 15.0
 
     def wants(self, alert: Alert) -> bool:

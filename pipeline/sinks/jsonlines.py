@@ -70,7 +70,7 @@ class JsonLines(Plain):
             fd = self._file()
             size = os.fstat(fd).st_size
             regular = stat.S_ISREG(os.fstat(fd).st_mode)
-            if regular and size and os.pread(fd, 1, size - 1) != b"\n":
+            if regular and size and self._last_byte(fd, size) != b"\n":
                 line = b"\n" + line  # somebody died in the middle of a line: ours stays whole
             done = os.write(fd, line)
             if done == len(line):
@@ -82,6 +82,12 @@ class JsonLines(Plain):
             self._close()
             wait = 5.0 if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EAGAIN) else None
             return Delivery("retry", error=f"{self.path}: {error.strerror}", after=wait)
+
+    def _last_byte(self, fd: int, size: int) -> bytes:
+        try:
+            return os.pread(fd, 1, size - 1)
+        except OSError:  # a file that we may write but not read
+            return b"\n"
 
     def _file(self) -> int:
         """The open file; opened again when it was moved or deleted (logrotate)."""

@@ -21,6 +21,7 @@ import msgspec
 from models.finding import Finding
 from pipeline.alert import Alert
 from pipeline.sinks.base import Clock, Delivery, Sink, Told
+from pipeline.sinks.render import terminal
 
 log = logging.getLogger("wonted.outbox")
 T = TypeVar("T")
@@ -71,21 +72,16 @@ class Outbox:
         sinks: Sequence[Sink] = (),
         *,
         clock: Clock | None = None,
-        fold: float = 30.0,
         keep: float = 7 * 86_400.0,
         keep_bytes: int = 64 << 20,
-        fallback: Sink | None = None,
         rng: random.Random | None = None,
     ) -> None:
-        """`fold`: seconds that folded alerts wait for others. `keep`, `keep_bytes`: what told alerts are pruned by.
-        `fallback`: tells an alert when its sink refuses us."""
+        """`keep` (seconds), `keep_bytes`: what told alerts are pruned by."""
         self.path = Path(path)
         self.sinks = tuple(sinks)
         self.clock = clock or Clock()
-        self.fold = fold
         self.keep = keep
         self.keep_bytes = keep_bytes
-        self.fallback = fallback
         self.rng = rng or random.Random()
         self.counts: Counter[tuple[str, str]] = Counter()
         """(sink, outcome) since the start: sent, retry, unknown, dead, pruned."""
@@ -98,7 +94,7 @@ class Outbox:
         self._failures: Counter[str] = Counter()
         self._pause: dict[str, float] = {}
         self._followers: list[asyncio.Queue[dict[str, Any]]] = []
-        self._told_fallback: set[str] = set()
+        self._fallen: set[str] = set()
         self._db = self._open()
 
     # -- for the pipeline ---------------------------------------------------------------------------------------------
@@ -141,7 +137,7 @@ class Outbox:
             event.set()
 
     async def close(self) -> None:
-        for sink in (*self.sinks, *((self.fallback,) if self.fallback else ())):
+        for sink in self.sinks:
             await sink.close()
         self._db.close()
 
@@ -289,8 +285,8 @@ class Outbox:
         if delivery.state == "dead":
             log.error("outbox: %s will never take %s: %s", sink.name, group[0].id, delivery.error)
         self._note_problem(sink, delivery, wait)
-        if (delivery.refused or delivery.state == "dead") and self.fallback is not None:
-            await self._fall_back([row.alert for row in group])
+        if delivery.refused or delivery.state == "dead":
+            self._fall_back(sink, [row.alert for row in group])
         return True
 
     def _backoff(self, sink: Sink, delivery: Delivery, *, count: bool) -> float:
@@ -314,12 +310,14 @@ class Outbox:
         elif self.problems.pop(sink.name, None) is not None:
             log.warning("%s: delivering again", sink.name)
 
-    async def _fall_back(self, alerts: list[Alert]) -> None:
-        assert self.fallback is not None
+    def _fall_back(self, sink: Sink, alerts: list[Alert]) -> None:
+        """Somebody has to hear it: into our own log, unless a terminal shows it anyway."""
+        if any(other.name == "terminal" for other in self.sinks):
+            return
         for alert in alerts:
-            if alert.id not in self._told_fallback:
-                self._told_fallback.add(alert.id)
-                await self.fallback.tell(alert)
+            if alert.id not in self._fallen:
+                self._fallen.add(alert.id)
+                log.error("%s did not take this alert:\n%s", sink.name, terminal(alert))
 
     # -- the file -----------------------------------------------------------------------------------------------------
 
@@ -333,7 +331,7 @@ class Outbox:
             new.append(alert)
             for sink in self.sinks:
                 if sink.wants(alert):
-                    start = now + self.fold if sink.digests and alert.fold else now
+                    start = now + sink.fold if sink.digests and alert.fold else now
                     db.execute(
                         "INSERT OR IGNORE INTO deliveries (sink, id, revision, state, next, queued) "
                         "VALUES (?, ?, ?, 'pending', ?, ?)",

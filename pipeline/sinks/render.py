@@ -33,6 +33,17 @@ def blocks(alert: Alert, again: bool = False) -> list[Block]:
     ]
 
 
+def short(alert: Alert, again: bool = False) -> list[Block]:
+    """The same facts in fewer lines, for an alert that joins an incident where there are no threads."""
+    facts = [name_value for name_value in fields(alert) if name_value[0] in ("Container", "Container IP", "Remote")]
+    return [
+        {"type": "section", "text": plain(title(alert), WHY)},
+        {"type": "section", "fields": [plain(f"{name}\n{shorten(value, FIELD)}") for name, value in facts]},
+        preformatted("Command", cut(command(alert), COMMAND)),
+        {"type": "context", "elements": [plain(f"{safe(alert.incident or '')} - {footer(alert, again)}", 500)]},
+    ]
+
+
 def fallback(alert: Alert, again: bool = False) -> str:
     """For a phone's lock screen, and for when Slack refuses the blocks: text without markup."""
     lines = [title(alert), safe(alert.why), f"Command: {cut(command(alert), COMMAND)}"]
@@ -92,7 +103,7 @@ def digest(alerts: Sequence[Alert], again: bool = False) -> tuple[list[Block], s
     worst = max(alerts, key=lambda alert: alert.rank).severity
     head = f"({worst}) {len(alerts)} alerts in {where}"
     body = "\n".join(_digest_lines(alert) for alert in alerts)
-    foot = "digest: each is in `wonted alerts`".replace("`", "") + _again(again)
+    foot = "digest - each alert is in: wonted alerts" + _again(again)
     made: list[Block] = [
         {"type": "header", "text": plain(head, TITLE)},
         preformatted("Critical first", cut(body, JOINED)),
