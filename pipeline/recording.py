@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import unquote
 
 from config.schema import Settings
 from pipeline import transport
@@ -42,11 +42,6 @@ class Tail:
                 self.base, self.position = base, HEADER.size
             yield from self._segment(base != bases[-1])
 
-    def skip(self) -> None:
-        """To the end."""
-        for _ in self.read():
-            pass
-
     def _segment(self, whole: bool) -> Iterator[Record]:
         [path] = [path for path in self.folder.glob("*.log") if path.stem.isdigit() and int(path.stem) == self.base]
         try:
@@ -74,16 +69,24 @@ class Observations:
             salt = int(json.loads((folder / "log.json").read_text())["salt"])
         except FileNotFoundError:
             raise NoLog(f"no log in {folder}; start the service with `wonted run`, or give its --data") from None
-        topic = folder / "topics" / quote(OBSERVATIONS, safe="")
-        self.tails = [Tail(path, salt) for path in sorted(topic.glob("[0-9]*"))]
+        self.topics, self.salt, self.tails = folder / "topics", salt, dict[Path, Tail]()
+
+    def _tails(self) -> list[Tail]:
+        """Of every partition that has been written to."""
+        for topic in self.topics.iterdir():
+            if unquote(topic.name) == OBSERVATIONS:
+                for path in topic.glob("[0-9]*"):
+                    self.tails.setdefault(path, Tail(path, self.salt))
+        return list(self.tails.values())
 
     def skip(self) -> None:
-        for tail in self.tails:
-            tail.skip()
+        """To the end of what is there."""
+        for _ in self.read():
+            pass
 
     def read(self, since: float = 0.0) -> Iterator[bytes]:
         """Batches that came since the last call, in the order of their time; `since`: seconds since the epoch."""
-        found = [record for tail in self.tails for record in tail.read() if record.time >= since - GRACE]
+        found = [record for tail in self._tails() for record in tail.read() if record.time >= since - GRACE]
         for record in sorted(found, key=lambda record: record.time):
             if record.value is not None:
                 yield record.value
