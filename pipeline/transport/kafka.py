@@ -18,7 +18,8 @@ async def create(servers: list[str], topics: Iterable[Topic]) -> None:
         known = set(await admin.list_topics())
         missing = [topic for name, topic in wanted.items() if name not in known]
         if missing:
-            response = await admin.create_topics([_new(topic) for topic in missing], timeout_ms=30_000)
+            copies = min(3, len((await admin.describe_cluster())["brokers"]))
+            response = await admin.create_topics([_new(topic, copies) for topic in missing], timeout_ms=30_000)
             for name, code, *detail in response.topic_errors:
                 if code not in (0, TopicAlreadyExistsError.errno):
                     raise LogError(f"cannot create topic {name}: {for_code(code).__name__} {detail}")
@@ -33,6 +34,6 @@ async def create(servers: list[str], topics: Iterable[Topic]) -> None:
         await admin.close()
 
 
-def _new(topic: Topic) -> NewTopic:
+def _new(topic: Topic, copies: int) -> NewTopic:
     config = {"max.message.bytes": str(LARGEST), "cleanup.policy": "compact" if topic.compact else "delete"}
-    return NewTopic(topic.name, num_partitions=topic.partitions, replication_factor=-1, topic_configs=config)
+    return NewTopic(topic.name, num_partitions=topic.partitions, replication_factor=copies, topic_configs=config)

@@ -1,0 +1,70 @@
+"""The same Faust app on embedded:// and on a real Kafka; nothing but the URL differs."""
+
+import asyncio
+import random
+import time
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+
+from config.schema import Settings
+from pipeline.transport import Topic, ensure_topics
+from pipeline.transport.log import PartitionsChanged
+from tests.kafka.broker import Broker
+from tests.transport.harness import CountingApp
+
+
+def test_kill_9_at_random_moments_loses_nothing_acknowledged(stream: str, tmp_path: Path) -> None:
+    """Applied once, by the table that came back from its changelog, whatever moment the worker died at."""
+    name = f"count-{uuid4().hex[:8]}"
+    moments = random.Random(5)
+    acknowledged: set[int] = set()
+    for _ in range(3):
+        app = CountingApp(stream, tmp_path, name, "send")
+        app.wait_for("ready")
+        app.wait_for("sent", moments.randrange(50, 1500), timeout=90)
+        app.kill()
+        acknowledged |= app.acknowledged()
+
+    app = CountingApp(stream, tmp_path, name)
+    app.wait_for("ready")
+    until = time.monotonic() + 60
+    while not acknowledged <= {n for numbers in app.applied().values() for n in numbers} and time.monotonic() < until:
+        app.wait_for("timer", 1 + sum(line == "timer" for line in app.lines))
+    applied = [number for numbers in app.applied().values() for number in numbers]
+    code = app.stop()
+
+    assert len(acknowledged) > 150
+    assert set() == acknowledged - set(applied)
+    assert len(applied) == len(set(applied))
+    assert code == 0
+
+
+async def test_topics_are_made_with_their_policy_and_a_changed_number_of_partitions_is_refused(
+    kafka: Broker, tmp_path: Path
+) -> None:
+    settings = Settings(broker=kafka.url)
+    name = f"t{uuid4().hex[:8]}"
+    wanted = [Topic(f"{name}.a", 3), Topic(f"{name}.b", 1, compact=True)]
+
+    await ensure_topics(settings, tmp_path, wanted)
+    await ensure_topics(settings, tmp_path, wanted)
+    policies = await asyncio.gather(*(policy(kafka, topic.name) for topic in wanted))
+
+    assert policies == ["delete", "compact"]
+    with pytest.raises(PartitionsChanged, match="has 3 partitions, not 4"):
+        await ensure_topics(settings, tmp_path, [Topic(f"{name}.a", 4)])
+
+
+async def policy(kafka: Broker, topic: str) -> str:
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.server)
+    await admin.start()
+    try:
+        (answer,) = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
+        entries = answer.resources[0][4]
+        return next(entry[1] for entry in entries if entry[0] == "cleanup.policy")
+    finally:
+        await admin.close()
