@@ -242,7 +242,7 @@ def weigh_exec(view: View, depth: int, nodes: list[Node], known: Known, event: E
     words = {w for s in shapes for w in s.split(" ")}
     fresh = [w for w in line.split(" ") if w and w not in words]
     odds = min((_word_odds(w, program) for w in fresh), default=6.0)
-    if sum(c.n for c in (pair.children or {}).values()) < 3:
+    if odds > 0.45 and sum(c.n for c in (pair.children or {}).values()) < 3:
         odds *= 4
     near = f"usual: {programs.base(program)} {sorted(shapes)[0]}".rstrip() + (f" and {len(shapes) - 1} more" if len(shapes) > 1 else "") if shapes else "never run with arguments"
     return Weight(odds, f"{programs.base(program)} run in a new way in {{workload}}: {' '.join(fresh) or line}", near, "low" if odds > 0.25 else "medium", ("T1059",) if view.sort in ("shell", "interpreter") else ())
@@ -259,6 +259,8 @@ def _word_odds(word: str, program: str) -> float:
         return 0.3
     if word.startswith("-"):
         return 0.6
+    if programs.tool(program) in ("shell", "interpreter") and word.startswith("/") and not word.endswith("/") and paths.is_writable_place(word):
+        return 0.1
     if programs.tool(program) == "shell":
         return 0.1 if programs.tool(word) in ("shell", "download", "network", "change") or programs.is_viewer(word) else 0.4
     if word.startswith("/"):
@@ -419,7 +421,7 @@ def _file_odds(view: View, op: str, depth: int, program: str, parts: tuple[str, 
                 return 1.5
         return 0.25
     if sort in ("code", "system"):
-        return 0.5 if new_name and sort == "code" else 0.1
+        return 2.0 if new_name and sort == "code" and not view.path.startswith("/etc/") else 0.1
     if sort == "temp":
         if volatile:
             return 4.0
@@ -452,7 +454,7 @@ def _read_odds(view: View, op: str, depth: int, program: str, parts: tuple[str, 
     if depth == len(view.tokens) - 1:
         return 1.5 if viewer else 6.0
     odds = 0.5 if viewer else 4.0 if depth >= 5 else {"temp": 2.0, "data": 1.5, "code": 2.0}.get(sort, 0.7)
-    if odds < 2.0 and any(
+    if odds < 2.0 and not viewer and any(
         _dir_known(known.tree, other, o, parts) for other in known.below("file") for o in ("read", "write")
     ):
         return 2.0

@@ -89,7 +89,7 @@ STARTUP = (
 )  # fmt: skip
 _STARTUP = re.compile("|".join(f"(?:{p})" for p in STARTUP))
 
-_CODE = re.compile(r"^/(?:usr|bin|sbin|lib\d*|boot|etc|opt|app)(?:/|$)|^/proc/sys/|^/sys/|^/(?:usr/)?local/")
+_CODE = re.compile(r"^/(?:usr|bin|sbin|lib\d*|boot|etc|opt|app)(?:/|$)|^/proc/sys/|^/sys/|/(?:www|htdocs|public_html|webapps)/")
 _SYSTEM = re.compile(
     r"^/(?:usr|lib\d*|bin|sbin|sys|proc)(?:/|$)|^/etc/(?:ld\.so|ssl|ca-certificates|localtime|timezone|locale|nsswitch|host|resolv|gai|"
     r"services|protocols|mime|os-release|debian_version|alpine-release|inputrc|terminfo|magic|python|perl|java|fonts|machine-id)"

@@ -1,0 +1,105 @@
+"""Learning that the clock ends: what every newcomer sees first."""
+
+from collections.abc import Iterable
+from itertools import chain
+
+import pytest
+
+from models.finding import Finding
+from probes.event import Event
+from tests.models.scenarios import mix
+from tests.models.scenarios.attacks import ACTS
+from tests.models.world import Feed, World
+
+
+def learned(seconds: float, seed: int = 1) -> tuple[Feed, World]:
+    """Baselines after that many seconds of the mix, with its daily job once, near the end."""
+    world, feed = World(), Feed(max=f"{int(seconds)}s")
+    third = seconds * 0.7
+    feed.give(
+        chain(
+            mix.start(world, 0),
+            mix.traffic(world, 0.5, third, seed, load=2.0),
+            mix.daily(world, third, "2026-11-23"),
+            mix.traffic(world, third + 0.5, seconds + 1, seed + 1, load=2.0),
+        )
+    )
+    return feed, world
+
+
+def acts_told(feed: Feed, world: World, begin: float, gap: float) -> dict[str, list[Finding]]:
+    told = {}
+    for i, (name, _, act) in enumerate(ACTS):
+        world.at(begin + i * gap)
+        made = act(world)
+        events: Iterable[Event] = [made] if isinstance(made, Event) else made
+        told[name] = feed.give(events)
+    return told
+
+
+@pytest.mark.parametrize("seconds", [60, 900])
+@pytest.mark.parametrize("seed", [1, 20, 300])
+def test_normal_traffic_after_short_learning_raises_nothing(seconds: int, seed: int):
+    feed, world = learned(seconds, seed)
+    assert "forced" == feed.baselines.summary(world.workload)["mode"]
+
+    found = feed.give(
+        chain(
+            mix.traffic(world, seconds + 2, seconds * 2, seed + 2, load=1.0),
+            mix.daily(world, seconds * 2, "2026-11-24"),
+            mix.traffic(world, seconds * 2 + 1, seconds * 3, seed + 3, load=6.0),
+        )
+    )
+
+    assert [] == [f.what for f in found]
+
+
+@pytest.mark.parametrize("seconds", [60, 900])
+def test_what_services_first_do_later_raises_nothing(seconds: int):
+    feed, world = learned(seconds)
+
+    found = feed.give(mix.later(world, seconds * 2))
+
+    assert [] == [f.what for f in found]
+
+
+@pytest.mark.parametrize("seconds", [60, 900])
+def test_every_act_of_an_attack_is_told_and_named(seconds: int):
+    feed, world = learned(seconds)
+
+    told = acts_told(feed, world, seconds + 5, seconds / 30)
+
+    named = {name: any(word in f.what + f.value for f in told[name]) for name, word, _ in ACTS}
+    assert [] == [name for name, ok in named.items() if not ok]
+
+
+@pytest.mark.parametrize("act", ACTS, ids=lambda act: act[0])
+def test_one_act_after_a_minute_of_learning_is_told(act):
+    feed, world = learned(60)
+    _, word, do = act
+
+    made = do(world.at(100))
+    found = feed.give([made] if isinstance(made, Event) else made)
+
+    assert any(word in f.what + f.value for f in found), [f.what for f in found]
+
+
+def test_forced_learning_says_so():
+    feed, world = learned(60)
+
+    (finding,) = feed.give([world.at(70).ran("/usr/bin/wget", by=mix.WORKER)])
+
+    assert "forced" == finding.mode
+    assert "(forced: evidence 0 %)" in finding.why
+    assert finding.expected_per_week is not None and finding.expected_per_week <= finding.budget
+
+
+def test_a_deviation_is_not_learned():
+    """Repeating an attack does not make it normal."""
+    feed, world = learned(60)
+
+    found = [feed.give([world.at(70 + i).ran("/usr/bin/wget", by=mix.WORKER)]) for i in range(50)]
+
+    assert 50 == sum(map(len, found))
+    (row,) = feed.baselines.describe(world.workload)["quarantine"]
+    assert 50 == row["count"]
