@@ -252,7 +252,7 @@ def _contradictions(found: Settings, merged: Source) -> list[Problem]:
     slack = found.sinks.slack
     for name in PATHS:
         path = getattr(slack, name)
-        if path is not None and (reason := _unreadable(Path(path))):
+        if path is not None and (reason := _wrong_secret(Path(path), is_url=name == "webhook_file")):
             problem(f"sinks.slack.{name}", f"{path}: {reason}")
     if slack.token and slack.token_file:
         problem("sinks.slack.token", "give either token or token_file, not both")
@@ -261,6 +261,8 @@ def _contradictions(found: Settings, merged: Source) -> list[Problem]:
             "sinks.slack.channel",
             'needed with a token: a channel id, or a "#name" in quotes (a bare # begins a comment)',
         )
+    if not slack.base_url.startswith(("https://", "http://")):
+        problem("sinks.slack.base_url", f"expected a URL, got {_short(slack.base_url)}")
     ring = found.probes.ring
     if ring < 4096 or ring & (ring - 1):
         problem("probes.ring", f"expected a power of two of at least 4KiB, got {ring}")
@@ -271,10 +273,16 @@ def _contradictions(found: Settings, merged: Source) -> list[Problem]:
     return problems
 
 
-def _unreadable(path: Path) -> str | None:
+def _wrong_secret(path: Path, is_url: bool) -> str | None:
+    """Why this file holds no secret; the words never quote what it holds."""
     try:
-        return None if path.read_text(encoding="utf-8").strip() else "is empty"
+        words = path.read_text(encoding="ascii").split()
     except OSError as error:
         return error.strerror
     except UnicodeDecodeError:
         return "is not text"
+    if len(words) != 1:
+        return "holds several words; expected the secret alone" if words else "is empty"
+    if is_url and not words[0].startswith(("https://", "http://")):
+        return "holds no URL"
+    return None

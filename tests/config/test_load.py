@@ -192,11 +192,18 @@ def test_relative_paths_count_from_the_file(tmp_path: Path) -> None:
     assert (sinks.slack.token_file, sinks.json_.path) == (f"{tmp_path}/token", f"{tmp_path}/a.jsonl")
 
 
-def test_an_empty_or_binary_secret_is_an_error(tmp_path: Path) -> None:
-    for content, words in ((b"\n", "is empty"), (b"\xff\xfe", "is not text")):
+def test_a_secret_file_that_holds_no_secret_is_an_error_that_does_not_quote_it(tmp_path: Path) -> None:
+    cases = (
+        (b"\n", "is empty"),
+        (b"\xff\xfe", "is not text"),
+        (b"s3cret words", "several words"),
+        (b"s3cret", "no URL"),
+    )
+    for content, words in cases:
         (tmp_path / "token").write_bytes(content)
         [found] = problems("sinks: {slack: {webhook_file: token}}", tmp_path)
-        assert found.endswith(words)
+        assert words in found
+        assert "s3cret" not in found
 
 
 def test_a_file_that_is_missing_or_not_text_is_an_error(tmp_path: Path) -> None:
