@@ -44,6 +44,8 @@ STEADY = 60.0
 """Seconds that it must live for the backoff to begin anew."""
 REPORTS = 15.0
 """Seconds without a report of the probe: yellow. It reports every 5."""
+TWICE = 0.5
+"""Seconds in which two signals are one: timeout(1) sends it to the process and to its group."""
 PR_SET_PDEATHSIG = 1
 
 
@@ -230,7 +232,7 @@ class _Main:
     def __init__(self, settings: Settings, data: Path, sources: list[str], probe: bool) -> None:
         self.settings, self.data, self.sources, self.with_probe = settings, data, sources, probe
         self.stop = asyncio.Event()
-        self.signals = 0
+        self.signalled: float | None = None
 
     async def main(self) -> int:
         loop = asyncio.get_running_loop()
@@ -258,11 +260,12 @@ class _Main:
         from pipeline.app import build
         from pipeline.service import Service
         from pipeline.sinks.outbox import OutboxError
-        from pipeline.topics import topics
+        from pipeline.topics import BASELINES, topics
         from pipeline.transport.log import LogError
 
         try:
-            await transport.ensure_topics(self.settings, self.data, topics(self.settings))
+            table = transport.changelog("wonted", BASELINES, self.settings.partitions)
+            await transport.ensure_topics(self.settings, self.data, [*topics(self.settings), table])
             app = build(self.settings, self.data, sinks=_sinks(self.settings, self.data))
         except (LogError, OutboxError, KafkaError, OSError) as error:
             print(f"wonted: cannot start: {error}", file=sys.stderr)
@@ -337,8 +340,9 @@ class _Main:
         await app.outbox.close()
 
     def _signalled(self) -> None:
-        self.signals += 1
-        if self.signals > 1:
+        if self.signalled is None:
+            self.signalled = time.monotonic()
+        elif time.monotonic() - self.signalled > TWICE:
             print("wonted: forced", file=sys.stderr, flush=True)
             os._exit(130)  # the probe dies with us
         self.stop.set()

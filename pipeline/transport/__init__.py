@@ -22,6 +22,11 @@ class Topic:
     compact: bool = False
 
 
+def changelog(app_id: str, table: str, partitions: int) -> Topic:
+    """The topic behind a table. Faust would make it too, but without room for a large snapshot on Kafka."""
+    return Topic(f"{app_id}-{table}-changelog", partitions, compact=True)
+
+
 def register() -> None:
     """Let Faust know embedded://. An entry point would need an installed distribution."""
     from faust.transport import drivers
