@@ -178,14 +178,11 @@ class Runc:
             },
             "root": {"path": str(self.base / "root"), "readonly": False},
             "mounts": mounts,
-            "linux": {"namespaces": namespaces, "cgroupsPath": f"/wonted-demo/{self.container}"},
+            "linux": {"namespaces": namespaces, "cgroupsPath": f"/{self.container}"},
         }
 
     def stop(self) -> None:
         quietly("runc", "delete", "--force", self.container)
-        for group in (*Path("/sys/fs/cgroup").glob("wonted-demo"), *Path("/sys/fs/cgroup").glob("*/wonted-demo")):
-            with suppress(OSError):  # another demo may be at work in it
-                group.rmdir()
 
 
 class Plain:

@@ -173,7 +173,7 @@ def course(stack: ExitStack, clock: Clock, engine: str, learn_s: float, keep: bo
     missed = attack(service, town, workload, clock)
     missed += on_slack(slack, missed, clock)
     town.say(traffic=False)
-    show(slack)
+    show(slack, workload)
     lost = losses(service, workload)
     clock.say(f"events lost: {lost}")
     if missed or before:
@@ -289,14 +289,17 @@ def reads(line: Line, step: Step) -> bool:
     return step.shown in line.object.get("text", "")
 
 
-def show(slack: FakeSlack) -> None:
+def show(slack: FakeSlack, workload: str) -> None:
+    """The messages about the shop; a machine in use has others."""
+    ours = [line.object for line in slack.messages if workload in line.object["text"]]
     print("\n---- Slack, exactly as received " + "-" * 48)
-    for line in slack.messages:
-        message = line.object
+    for message in ours:
         thread = f", in the thread of {message['thread_ts']}" if message.get("thread_ts") else ""
         print(f"[{message.get('method')} {message.get('ts')}{thread}]")
         print(message["text"])
         print("-" * 80)
+    if others := len(slack.messages) - len(ours):
+        print(f"({others} more about other workloads of this machine)")
 
 
 def losses(service: Service, workload: str) -> str:
