@@ -27,7 +27,7 @@ EXAMPLES = {
     "models.kinds": "connect: {false_alerts_per_week: 0.5}\nlisten: {enabled: false}",
     "workloads": '"ci/*":\n  learn: {min: 2d}\n  models: {false_alerts_per_week: 0.1}',
     "danger.allow": (
-        '- {rule: ptrace, workload: "debug/*", exe: /usr/bin/gdb, reason: "developers debug here"}\n- module_load'
+        '- {rule: ptrace_stranger, workload: "debug/*", exe: /usr/bin/gdb, reason: "developers debug here"}\n- bpf_load'
     ),
 }
 WIDTH = 118

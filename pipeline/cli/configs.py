@@ -1,7 +1,9 @@
 """config check, show, schema."""
 
+import difflib
 import json as json_
 import stat
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,8 +32,21 @@ def check(file: Annotated[Path | None, typer.Argument(help="Instead of -c FILE."
         path = getattr(loaded.settings.sinks.slack, name)
         if path is not None and Path(path).stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
             say(f"warning: sinks.slack.{name}: others can read {path}; chmod 600 {path}")
+    for index, allow in enumerate(loaded.settings.danger.allow):
+        if unknown := _no_such_rule(allow.rule):
+            say(f"warning: danger.allow[{index}].rule: {unknown}")
     say(f"{', '.join(map(str, loaded.files)) or 'no file, the defaults'}: ok")
     return OK
+
+
+def _no_such_rule(pattern: str) -> str | None:
+    from models.danger import RULES
+
+    names = [rule.name for rule in RULES]
+    if any(fnmatchcase(name, pattern) for name in names):
+        return None
+    near = difflib.get_close_matches(pattern, names, 1, 0.5)
+    return f"{pattern} is no rule; " + (f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}")
 
 
 def show(

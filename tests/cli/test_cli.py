@@ -117,6 +117,14 @@ def test_a_secret_that_others_can_read_is_warned_about(tmp_path: Path) -> None:
     assert f"chmod 600 {token}" in result.err
 
 
+def test_a_danger_rule_that_does_not_exist_is_warned_about() -> None:
+    result = wonted("config", "check", "-o", "danger.allow=[ptrace, exec_*]")
+
+    assert result.code == 0
+    assert "danger.allow[0].rule: ptrace is no rule; did you mean ptrace_stranger?" in result.err
+    assert "danger.allow[1]" not in result.err
+
+
 def test_modules_of_the_folder_it_is_called_in_are_not_imported(tmp_path: Path) -> None:
     """Root may call it in a folder that somebody else fills."""
     (tmp_path / "config").mkdir()

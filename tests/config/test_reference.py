@@ -7,6 +7,7 @@ from config import VERSION
 from config.load import load
 from config.reference import render, schema, settings, written
 from config.schema import Settings
+from models.danger import RULES
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,7 +42,8 @@ def test_the_examples_in_the_reference_are_valid(tmp_path: Path) -> None:
 
     assert set(found.models.kinds) == {"connect", "listen"}
     assert found.workloads["ci/*"].learn.min == 172_800
-    assert [allow.rule for allow in found.danger.allow] == ["ptrace", "module_load"]
+    assert [allow.rule for allow in found.danger.allow] == ["ptrace_stranger", "bpf_load"]
+    assert {"ptrace_stranger", "bpf_load"} <= {rule.name for rule in RULES}
 
 
 def test_every_setting_says_what_it_is() -> None:
