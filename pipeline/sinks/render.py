@@ -227,9 +227,7 @@ def preformatted(label: str, text: str) -> Block:
 def escape(text: str) -> str:
     """For Slack's top-level `text`, the one place that Slack always parses: no mention, no link, no markup left."""
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    for char, twin in (("`", "\u02cb"), ("*", "\u2217"), ("~", "\u223c"), ("@", "\uff20"), ("_", "\u02cd")):
-        text = text.replace(char, twin)
-    return text
+    return text.replace("`", "\u02cb")
 
 
 def terminal(alert: Alert, color: bool = False) -> str:

@@ -1,6 +1,9 @@
 """A made-up alert, for `wonted slack test` and `wonted slack preview`."""
 
 import time
+from typing import Any
+
+import msgspec
 
 from models.finding import Finding
 from pipeline.alert import Alert, make, make_id
@@ -10,6 +13,12 @@ from probes.event import Container, Event, Process, Remote
 def sample_alert(now: int | None = None) -> Alert:
     """What a real alert looks like; it says in its first words that it is a test."""
     now = time.time_ns() if now is None else now
+    id, incident = (make_id(prefix, now, f"sample {now}") for prefix in ("al", "in"))
+    return make(sample_finding(now), id=id, incident=incident, told=now, host="ip-10-0-3-17")
+
+
+def sample_finding(now: int, **change: Any) -> Finding:
+    """The finding behind it; keyword arguments replace fields."""
     tini = Process(4201, 1, 4180, "tini", "/sbin/tini", ("tini", "--", "node", "server.js"))
     node = Process(4210, 8, 4201, "node", "/usr/bin/node", ("node", "server.js"), parent=tini)
     shell = Process(
@@ -64,5 +73,4 @@ def sample_alert(now: int | None = None) -> Alert:
         fingerprint="shop/checkout:app novelty /tmp/.x/kdevtmpfsi",
         attack=("T1059", "T1036.005"),
     )
-    name = f"sample {now}"
-    return make(finding, id=make_id("al", now, name), incident=make_id("in", now, name), told=now, host="ip-10-0-3-17")
+    return msgspec.structs.replace(finding, **change)

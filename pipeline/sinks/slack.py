@@ -309,7 +309,7 @@ def _body(blocks: list[render.Block], text: str) -> dict[str, Any]:
 
 def _answered(response: Any) -> Delivery:
     """What Slack says when it says no. A proxy's page of HTML has only a status."""
-    status = int(getattr(response, "status_code", None) or getattr(response, "status", 0))
+    status: int = getattr(response, "status_code", 0) or getattr(response, "status", 0)
     data = getattr(response, "data", None)
     error = data.get("error") if isinstance(data, dict) else None
     return _status(status, getattr(response, "headers", {}), error or f"HTTP {status}")
