@@ -243,9 +243,9 @@ def terminal(alert: Alert, color: bool = False) -> str:
         return f"{head}\n  would alert ({alert.mode}): {cut(visible(alert.command), LINE)}  {alert.id}\n"
     raw = {
         "Container": _raw_container(alert),
-        "Container IP": ", ".join(alert.container["ip"]) or NONE if alert.container else NONE,
+        "Container IP": visible(", ".join(alert.container["ip"])) or NONE if alert.container else NONE,
         "Remote": remote(alert),
-        "Command": cut(visible(alert.command), 4 * COMMAND),
+        "Command": cut(visible(alert.command), 4 * COMMAND) or NONE,
     }
     if alert.fold:
         return (

@@ -142,15 +142,6 @@ def redact(argv: Sequence[str]) -> tuple[tuple[str, ...], int]:
             count += 1
             continue
         secret_next = False
-        flag = FLAG.fullmatch(word) if index else None
-        if flag and is_secret(flag[1]):
-            if flag[2]:
-                words.append(f"{flag[1]}{flag[2]}{REDACTED}" if flag[3] else word)
-                count += bool(flag[3])
-            else:
-                words.append(word)
-                secret_next = True
-            continue
         option = ATTACHED.get(program)
         if index and option and not word.startswith("--") and word.startswith(option) and _is_login(program, argv):
             rest = word[len(option) :]
@@ -160,6 +151,15 @@ def redact(argv: Sequence[str]) -> tuple[tuple[str, ...], int]:
                 continue
             secret_next = program in NEXT_TOO or program in ("docker", "podman")
             words.append(word)
+            continue
+        flag = FLAG.fullmatch(word) if index else None
+        if flag and is_secret(flag[1]):
+            if flag[2]:
+                words.append(f"{flag[1]}{flag[2]}{REDACTED}" if flag[3] else word)
+                count += bool(flag[3])
+            else:
+                words.append(word)
+                secret_next = True
             continue
         if index and program == "curl" and word in ("--user", "--proxy-user", "--oauth2-bearer"):
             secret_next = True
