@@ -249,10 +249,20 @@ RULES: tuple[Rule, ...] = (
 BY_ACTION: dict[str, tuple[Rule, ...]] = {action: tuple(r for r in RULES if action in r.on) for action in {a for r in RULES for a in r.on}}
 
 
+def _dull(path: str) -> bool:
+    return path.startswith(_DULL) and not path.endswith(("authorized_keys", "authorized_keys2", "release_agent", "uevent_helper", "register"))
+
+
+_DULL = ("/data/", "/srv/", "/tmp/", "/var/lib/", "/var/log/", "/var/cache/", "/app/")
+"""Nothing that a rule names is written under these; `authorized_keys` and `release_agent` are looked for all the same."""
+
+
 def match(event: Event) -> Danger | None:
     """The first row that applies. What a runtime does to prepare a container is not looked at."""
     rules = BY_ACTION.get(event.action)
     if not rules or event.kind == "rate":
+        return None
+    if event.action in _WRITES and not event.detail and _dull(event.object or ""):
         return None
     if event.detail and (event.detail.get("runtime") or event.detail.get("seeded")):
         return None

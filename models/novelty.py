@@ -420,6 +420,8 @@ def _file_odds(view: View, op: str, depth: int, program: str, parts: tuple[str, 
             if any(t.startswith(SPECIAL) and t.rsplit(".", 1)[-1] in (ending, SPECIAL + ANY) for t in nodes[-1].children or ()):
                 return 1.5
         return 0.25
+    if not new_name and sort in ("data", "other") and _read_only_here(known, parts):
+        return 0.3
     if sort in ("code", "system"):
         return 2.0 if new_name and sort == "code" and not view.path.startswith("/etc/") else 0.1
     if sort == "temp":
@@ -435,6 +437,12 @@ def _file_odds(view: View, op: str, depth: int, program: str, parts: tuple[str, 
             return 0.8 if by_hand else 4.0
         return 0.5 if by_hand else 1.5
     return (2.0 if by_hand else 3.0) if new_name else 0.4
+
+
+def _read_only_here(known: Known, parts: tuple[str, ...]) -> bool:
+    """A directory that is read here and that nothing writes: content, not data."""
+    others = known.below("file")
+    return any(_dir_known(known.tree, p, "read", parts) for p in others) and not any(_dir_known(known.tree, p, "write", parts) for p in others)
 
 
 def _read_odds(view: View, op: str, depth: int, program: str, parts: tuple[str, ...], known: Known, viewer: bool) -> float:

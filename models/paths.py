@@ -10,14 +10,16 @@ _NUMBER = re.compile(r"\d+(?:\.\d+)*")
 _TEMP = re.compile(
     r"^(?P<keep>tmp\.?|temp\.?|sed|cc|sort|pip-[a-z-]+-|npm-|sess_|go-build|vi|\.(?:.*\.))(?P<rand>[A-Za-z0-9_]{6,})(?P<tail>(?:\.\w{1,5})?)$"
 )
+_VOWEL = re.compile(r"[aeiouyAEIOUY]")
 _RUN = re.compile(r"[A-Za-z0-9]{6,}")
 
 
 def _random(run: str) -> bool:
     """Is this run of letters and digits a random name? Letters and digits mixed, case that jumps, or no vowels."""
-    letters = [c for c in run if c.isalpha()]
-    if not letters:
+    if run.isdigit():
         return False
+    if run.isalpha() and (run.islower() or run[1:].islower()):
+        return len(run) >= 8 and not _VOWEL.search(run)
     switches = sum(a.isdigit() != b.isdigit() for a, b in zip(run, run[1:], strict=False))
     if switches >= 3 or (switches >= 2 and not run[-1].isdigit()):
         return True
@@ -25,7 +27,7 @@ def _random(run: str) -> bool:
     falls = sum(a.isupper() and b.isupper() for a, b in zip(run, run[1:], strict=False))
     if jumps >= 2 and (falls >= 1 or len(run) <= 8):
         return True
-    return len(run) >= 8 and not any(c in "aeiouyAEIOUY" for c in letters)
+    return len(run) >= 8 and not _VOWEL.search(run)
 
 
 @lru_cache(maxsize=16_384)
@@ -37,17 +39,25 @@ def segment(text: str) -> str:
     >>> segment("tmpk3j2_h1a"), segment("sedAb3dE9"), segment("a8f3d2c1.bin"), segment("customers.db")
     ('tmp<r>', 'sed<r>', '<hex>.bin', 'customers.db')
     """
-    if text.isalpha() and text.islower():
+    digits = any(c in text for c in "0123456789")
+    if not digits and text.islower() and len(text) < 8:
         return text
     if (match := _TEMP.match(text)) and not match["rand"].isdigit():
         rand = match["rand"]
         if match["keep"][:3] in ("tmp", "tem") or _random(rand) or any(c.isdigit() or c.isupper() for c in rand):
             return f"{segment(match['keep']) if len(match['keep']) > 12 else match['keep']}<r>{match['tail']}"
-    text = _UUID.sub("<uuid>", text)
-    text = _DATE.sub("<date>", text)
-    text = _HEX.sub("<hex>", text)
-    text = _RUN.sub(lambda m: "<r>" if _random(m[0]) else m[0], text) if "<" not in text else text
-    return _NUMBER.sub("<n>", text)
+    if digits:
+        if len(text) >= 32:
+            text = _UUID.sub("<uuid>", text)
+        if len(text) >= 7:
+            text = _HEX.sub("<hex>", _DATE.sub("<date>", text))
+    if "<" not in text and len(text) >= 6:
+        text = _RUN.sub(_shown, text)
+    return _NUMBER.sub("<n>", text) if digits else text
+
+
+def _shown(run: re.Match[str]) -> str:
+    return "<r>" if _random(run[0]) else run[0]
 
 
 @lru_cache(maxsize=16_384)
@@ -103,6 +113,19 @@ _RUNNABLE = re.compile(r"\.(?:sh|bash|so(?:\.\d+)*|php\d?|phtml|jspx?|aspx?|cgi|
 _LOG = re.compile(r"^/var/log/|/logs?/|\.log(?:\.\d+)?(?:\.gz)?$|_history$|/(?:[wbu]tmp|lastlog)$")
 
 
+_HINTS = ("/.", "env", "secret", "shadow", "/proc/", "/dev/", ".key", "ssh", "pass", "token", "cred", "priv", ".pem", "api", "service", "sudoers",
+          "keytab", ".p12", ".pfx", ".jks", "keystore", ".kdbx", ".ovpn", "/kcore", "_history")  # fmt: skip
+
+
+def _may_be_secret(path: str) -> bool:
+    """A quick no for most paths: none of the words that a secret's pattern needs."""
+    low = path.lower()
+    for hint in _HINTS:  # noqa: SIM110  any() costs twice as much here
+        if hint in low:
+            return True
+    return False
+
+
 @lru_cache(maxsize=16_384)
 def place(path: str) -> str:
     """Which kind of place this is: secret, startup, null, system, code, temp, data or other. The first that fits.
@@ -114,7 +137,7 @@ def place(path: str) -> str:
     """
     if _NULL.match(path):
         return "null"
-    if _SECRET.search(path) and not _PUBLIC.search(path):
+    if _may_be_secret(path) and _SECRET.search(path) and not _PUBLIC.search(path):
         return "secret"
     if _STARTUP.search(path):
         return "startup"
