@@ -120,7 +120,7 @@ def build(settings: Settings, data: Path, *, sinks: Sequence[Any] = (), id: str 
 
     @table.on_recover
     async def recovered() -> None:
-        stages.assigned(_ours(app.consumer.assignment()), table.data.data)
+        await stages.assigned(_ours(app.consumer.assignment()), table.data.data)
 
     @app.on_partitions_revoked.connect
     async def revoked(_: faust.App, partitions: set[TP], **__: Any) -> None:

@@ -9,6 +9,7 @@ The probe process has its own few lines of this: probes/ imports nothing from pi
 import socket
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -74,11 +75,9 @@ class Client:
             yield _result(answer)
 
     def send(self, message: dict[str, Any]) -> None:
-        try:
-            self._connected().sendall(frame(message))
-        except (BrokenPipeError, ConnectionResetError):
-            self.close()
-            raise NotRunning(f"the service on {self.data} closed the connection") from None
+        connection = self._connected()
+        with suppress(BrokenPipeError, ConnectionResetError):  # what there is to read says why
+            connection.sendall(frame(message))
 
     def receive(self) -> dict[str, Any]:
         (length,) = LENGTH.unpack(self._read(LENGTH.size))

@@ -62,6 +62,15 @@ class Connection:
         self.writer.write(frame(message))
         await self.writer.drain()
 
+    async def refuse(self, error: str) -> None:
+        """Say so and hang up. What the peer is still sending is read first: else the kernel would throw the answer away
+        with it."""
+        await self.send({"ok": False, "error": error})
+        self.writer.write_eof()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(1):
+                await self.reader.read(1 << 16)
+
     def close(self) -> None:
         self.writer.close()
 
@@ -205,19 +214,18 @@ class Server:
         if connection.uid not in (0, os.geteuid()):
             metrics.refused.labels("uid").inc()
             log.warning("refused a connection of uid %d (pid %d)", connection.uid, connection.pid)
-            refusal = f"uid {connection.uid} may not; root and the worker's user may"
-            await connection.send({"ok": False, "error": refusal})
+            await connection.refuse(f"uid {connection.uid} may not; root and the worker's user may")
             return
         if len(self.connections) > CONNECTIONS:
             metrics.refused.labels("too_many").inc()
-            await connection.send({"ok": False, "error": f"more than {CONNECTIONS} connections"})
+            await connection.refuse(f"more than {CONNECTIONS} connections")
             return
         while True:
             try:
                 request = await connection.receive()
             except Refusal as error:  # what follows cannot be read either
                 metrics.refused.labels("broken").inc()
-                await connection.send({"ok": False, "error": str(error)})
+                await connection.refuse(str(error))
                 return
             if request is None:
                 return

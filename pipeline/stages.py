@@ -97,6 +97,8 @@ class Partition:
         """Taken from the stream and not yet acknowledged, in order."""
         self.unkept: set[str] = set()
         """Workloads whose latest snapshot is not in the table."""
+        self.owed: dict[str, list[Decision]] = {}
+        """Decisions to be applied again, because the snapshot that held them was corrupt."""
         self.changed = False
         self.due = time.monotonic() + settings.snapshot * (0.5 + (number % 8) / 16)
         self.moved = time.monotonic()
@@ -140,11 +142,11 @@ class Stages:
 
     # Partitions come and go
 
-    def assigned(self, numbers: set[int], table: dict[bytes, bytes]) -> None:
+    async def assigned(self, numbers: set[int], table: dict[bytes, bytes]) -> None:
         """Restore the baselines of these partitions from the table, as Faust recovered it."""
         self.table = table
-        for number in numbers - set(self.partitions):
-            self.partitions[number] = self._restored(number)
+        for number in sorted(numbers - set(self.partitions)):
+            self.partitions[number] = await self._restored(number)
         self.consumed.set()
 
     async def revoked(self, numbers: set[int]) -> None:
@@ -168,7 +170,7 @@ class Stages:
                 log.error("partition %d could not be kept in time; it is replayed at the next start", partition.number)
         self._keep_incidents()
 
-    def _restored(self, number: int) -> Partition:
+    async def _restored(self, number: int) -> Partition:
         partition = Partition(self.settings, number)
         mark = self.table.get(b"m/%d" % number)
         if mark is not None:
@@ -181,19 +183,24 @@ class Stages:
             kind, _, name = key.partition(b"/")
             workload = name.decode("utf-8", "surrogateescape")
             if kind == b"w" and partition_of(workload, self.settings.partitions) == number:
+                await asyncio.sleep(0)
                 try:
                     partition.baselines.restore(value)
                 except CorruptSnapshot as error:
                     self._corrupt(f"the baseline of {workload}", error)
-                    self._decide_again(partition, workload)
+                    partition.owed[workload] = self._decisions(workload)
+        self._decide_again(partition)
         return partition
 
-    def _decide_again(self, partition: Partition, workload: str) -> None:
-        for decision in self._decisions(workload):
-            try:
-                partition.baselines.decide(decision)
-            except ValueError as error:
-                log.warning("%s: the decision %s could not be applied again: %s", workload, decision.id, error)
+    def _decide_again(self, partition: Partition) -> None:
+        """Decisions whose snapshot is gone; a workload that the baselines do not know waits until it is seen."""
+        for workload in set(partition.owed) & set(partition.baselines.names()):
+            for decision in partition.owed.pop(workload):
+                try:
+                    partition.baselines.decide(decision)
+                except ValueError as error:
+                    metrics.decisions.labels("refused").inc()
+                    log.warning("%s: the decision %s could not be applied again: %s", workload, decision.id, error)
 
     def _corrupt(self, what: str, error: Exception) -> None:
         metrics.snapshots.labels("corrupt").inc()
@@ -252,6 +259,8 @@ class Stages:
                 self._dead("wonted.observations", data, error)
                 continue
             await self._found(batch, findings, places)
+        if partition.owed:
+            self._decide_again(partition)
 
     def _first_time(self, partition: Partition, batch: Batch) -> bool:
         runs = partition.mark.runs

@@ -20,6 +20,16 @@ def data() -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.fixture(scope="session")
+def idle() -> Iterator[Worker]:
+    """One worker for all tests that change nothing in it."""
+    folder = Path(tempfile.mkdtemp(prefix="wonted-pipeline-"))
+    worker = Worker(folder)
+    yield worker
+    worker.kill()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 @pytest.fixture
 def start(data: Path) -> Iterator[Start]:
     """Start a worker on this test's folder and wait until it is ready."""

@@ -10,7 +10,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from pipeline.client import Client, ClientError, frame
+from pipeline.client import Client, ClientError
 from pipeline.topics import partition_of
 from probes.batch import encode
 from probes.event import Batch, Container, Event, Process, Remote
@@ -32,7 +32,8 @@ class Worker:
 
     def __init__(self, data: Path, *, before: str = "", **settings: Any) -> None:
         self.data = data
-        self.settings = {"partitions": PARTITIONS, "snapshot": "1s", "sinks": {"terminal": {"enabled": False}}} | settings
+        quiet = {"terminal": {"enabled": False}}
+        self.settings = {"partitions": PARTITIONS, "snapshot": "1s", "sinks": quiet} | settings
         self.process = subprocess.Popen(
             [sys.executable, "-c", before + PROGRAM, json.dumps(self.settings), str(data)],
             cwd=ROOT,
@@ -171,6 +172,3 @@ def listening(pid: int) -> list[str]:
             if fields[3] == state and fields[9] in inodes:
                 found.append(f"{table} {fields[1]}")
     return found
-
-
-__all__ = ["Agent", "Worker", "connected", "frame", "listening", "now", "opened", "ran", "until"]
