@@ -161,6 +161,9 @@ static __always_inline void one_path(struct scratch *s, u64 task, u8 path, u8 di
         GET(mnt, file, FILE_PATH + PATH_MNT);
         GET(dentry, file, FILE_PATH + PATH_DENTRY);
     }
+    /* chroot has moved the root already: the parent's is where the caller came from */
+    if (s->e.nr == 161 && !s->e.ret)
+        GET(task, task, TASK_REAL_PARENT);
     if (dentry)
         climb(s, mnt, dentry, task, second ? BASE2 : BASE, second ? BASE2_ROOTED : BASE_ROOTED,
               second ? BASE2_OUTSIDE : BASE_OUTSIDE);

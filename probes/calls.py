@@ -46,7 +46,7 @@ class When(IntEnum):
     NAMESPACE = 6
     """The flags ask for a new namespace; only the caller's return, not the child's."""
     SIGNAL = 7
-    """A signal is sent (not 0), and not to the caller itself."""
+    """A signal is sent (not 0; `flags` says where its number is), and not to the caller itself."""
     PTRACE = 8
     """Requests that attach or write; not the many that look or go on."""
     BPF = 9
@@ -170,10 +170,10 @@ CALLS: tuple[Call, ...] = (
     Call(310, "process_vm_readv", "privilege", "process_vm_readv", wake=True),
     Call(311, "process_vm_writev", "privilege", "process_vm_writev", wake=True),
     Call(438, "pidfd_getfd", "privilege", "pidfd_getfd", flags=2, wake=True),
-    Call(62, "kill", "privilege", "kill", when=_W.SIGNAL),
-    Call(200, "tkill", "privilege", "tkill", when=_W.SIGNAL),
-    Call(234, "tgkill", "privilege", "tgkill", when=_W.SIGNAL),
-    Call(424, "pidfd_send_signal", "privilege", "pidfd_send_signal", when=_W.SIGNAL),
+    Call(62, "kill", "privilege", "kill", when=_W.SIGNAL, flags=1),
+    Call(200, "tkill", "privilege", "tkill", when=_W.SIGNAL, flags=1),
+    Call(234, "tgkill", "privilege", "tgkill", when=_W.SIGNAL, flags=2),
+    Call(424, "pidfd_send_signal", "privilege", "pidfd_send_signal", when=_W.SIGNAL, flags=1),
     # privilege: mounts, namespaces, roots
     Call(165, "mount", "privilege", "mount", path=1, path2=0, text=2, flags=3, wake=True),
     Call(166, "umount2", "privilege", "umount2", path=0, flags=1),

@@ -1,0 +1,68 @@
+"""The process that the tests watch, from the tests' side."""
+
+import inspect
+import json
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from probes.loader import Attached
+from probes.wire import FORK, Record
+
+ALL = {"file", "network", "dns", "privilege"}
+
+
+class Actor:
+    """A process that runs functions for the tests. Start it before the probes."""
+
+    def __init__(self) -> None:
+        here = Path(__file__).parent / "actor.py"
+        self.process = subprocess.Popen(
+            [sys.executable, here], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.pid = self.process.pid
+
+    def do(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Runs it there. It must use nothing but its arguments and the names that actor.py offers."""
+        order = {
+            "source": textwrap.dedent(inspect.getsource(function)),
+            "name": function.__name__,
+            "args": [{"hex": a.hex()} if isinstance(a, bytes) else a for a in args],
+        }
+        assert self.process.stdin and self.process.stdout
+        self.process.stdin.write(json.dumps(order) + "\n")
+        self.process.stdin.flush()
+        answer = json.loads(self.process.stdout.readline())
+        assert "error" not in answer, answer
+        return answer["value"]
+
+    def close(self) -> None:
+        assert self.process.stdin
+        self.process.stdin.close()
+        self.process.wait()
+
+
+class Watched:
+    """The actor under the probes. Records are in the ring before the call that made them returns: nothing waits."""
+
+    def __init__(self, actor: Actor, attached: Attached) -> None:
+        self.actor, self.attached = actor, attached
+        self.family = {actor.pid}
+
+    def run(self, function: Callable[..., Any], *args: Any) -> tuple[Any, list[Record]]:
+        """What the function returned, and the records of the actor and its descendants meanwhile."""
+        self.attached.reader.drain()
+        value = self.actor.do(function, *args)
+        return value, self.seen()
+
+    def seen(self) -> list[Record]:
+        mine = []
+        for record in self.attached.reader.drain():
+            if record.type == FORK and record.pid in self.family:
+                self.family.add(record.child)
+            if record.pid in self.family:
+                mine.append(record)
+        return mine
