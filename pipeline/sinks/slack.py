@@ -233,7 +233,7 @@ class Bot:
 
     threads = True
 
-    def __init__(self, token: str, channel: str, base_url: str) -> None:
+    def __init__(self, token: str, channel: str, base_url: str, timeout: float = TIMEOUT) -> None:
         self.channel = channel
         self.client = AsyncWebClient(
             token=token, base_url=base_url.rstrip("/") + "/", timeout=TIMEOUT, retry_handlers=[]
@@ -255,7 +255,7 @@ class Bot:
         except NEVER_SENT as error:
             return Delivery("retry", error=f"cannot reach Slack: {error}")
         except TimeoutError:
-            return Delivery("unknown", error=f"no answer from Slack in {TIMEOUT} s")
+            return Delivery("unknown", error="no answer from Slack")
         except (aiohttp.ClientError, OSError) as error:
             return Delivery("unknown", error=f"the connection to Slack broke: {type(error).__name__}")
         return Delivery("sent", ref=f"{answer.get('channel', self.channel)}:{answer.get('ts', '')}")
@@ -266,8 +266,8 @@ class Webhook:
 
     threads = False
 
-    def __init__(self, url: str) -> None:
-        self.client = AsyncWebhookClient(url, timeout=TIMEOUT, retry_handlers=[])
+    def __init__(self, url: str, timeout: float = TIMEOUT) -> None:
+        self.client = AsyncWebhookClient(url, timeout=timeout, retry_handlers=[])  # type: ignore[arg-type]
 
     async def post(self, body: Mapping[str, Any]) -> Delivery:
         body = {key: value for key, value in body.items() if key != "parse"}
@@ -276,7 +276,7 @@ class Webhook:
         except NEVER_SENT as error:
             return Delivery("retry", error=f"cannot reach Slack: {type(error).__name__}")
         except TimeoutError:
-            return Delivery("unknown", error=f"no answer from Slack in {TIMEOUT} s")
+            return Delivery("unknown", error="no answer from Slack")
         except (aiohttp.ClientError, OSError) as error:
             return Delivery("unknown", error=f"the connection to Slack broke: {type(error).__name__}")
         if answer.status_code == 200:

@@ -75,7 +75,7 @@ async def test_a_full_disk_is_tried_again_and_leaves_no_half_line(alert: Make) -
     assert "retry" == delivery.state and "No space left" in str(delivery.error)
 
 
-async def test_half_a_line_on_a_full_disk_is_taken_back(tmp_path: Path, alert: Make) -> None:
+def test_half_a_line_on_a_full_disk_is_taken_back(tmp_path: Path, alert: Make) -> None:
     """A file size limit cuts a write short just as a full disk does."""
     path = tmp_path / "alerts.jsonl"
     path.write_bytes(b"{}\n" * 300)
