@@ -131,7 +131,8 @@ headers
 mounts
 if [ "$for_what" = test ]; then
   engine_installed || packages docker.io containerd runc
-  packages busybox-static iptables iproute2
+  packages busybox-static iptables iproute2 linux-libc-dev
+  has cc || packages gcc libc6-dev
   has java || packages openjdk-17-jre-headless
   has mvn || packages maven
 fi
