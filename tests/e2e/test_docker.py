@@ -71,10 +71,12 @@ def run(*command: str) -> str:
 
 
 def dangers(service: Service, since: int) -> list[tuple[str, str, str]]:
+    """Of our containers, and of the runtimes that make them."""
     return [
         (line.object["workload"], line.object["what"], line.object["why"])
         for line in service.out.all[since:]
         if line.object.get("kind") in ("danger", "sensor")
+        and ((line.object["container"] or {}).get("image") == IMAGE or "runc" in str(line.object["tree"]))
     ]
 
 

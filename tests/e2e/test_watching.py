@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.demo.service import WONTED, Line, Lines, Service
 from tests.benchmarks.common import Cell
-from tests.e2e.conftest import PYTHON, Shop, Start, cli, objects
+from tests.e2e.conftest import PYTHON, Shop, Start, cli, objects, until
 
 ALERT = json.loads(
     """{"v": 0, "id": 0, "incident": 0, "time": 0, "told": 0, "severity": 0, "mode": 0, "would_alert": 0, "workload": 0,
@@ -82,8 +82,8 @@ def test_the_random_names_of_uploads_raise_nothing(service: Service, shop: Shop)
     since = len(service.out.all)
     name = shop.until(service, lambda row: True)["workload"]
 
-    while shop.town.say(count=True)["served"] < before + 150:
-        service.err.find(lambda line: False)
+    until(lambda: shop.town.say(count=True)["served"], lambda served: served >= before + 150)
+    until(lambda: sum(service.ask("status")["lag"].values()), lambda lag: lag == 0)
 
     raised = [line.object for line in service.out.all[since:] if line.object.get("workload") == name and told(line)]
     assert [] == [(alert["what"], alert["why"]) for alert in raised]
