@@ -47,6 +47,8 @@ CROWD = 20
 """More alerts than this waiting for one sink: digests, one per workload, critical first."""
 LEAST, MOST = 1.0, 300.0
 """Seconds between attempts while a sink does not take anything."""
+FAR = 2 * 3600.0
+"""No date is further away than this unless somebody set the clock back: then it is now."""
 CRASHES = 5
 """Attempts after which an alert that makes a sink raise is given up."""
 
@@ -91,6 +93,7 @@ class Outbox:
         """Sink -> why nothing goes through at the moment."""
         self._wake = {sink.name: asyncio.Event() for sink in self.sinks}
         self._stop = asyncio.Event()
+        self._progress = asyncio.Event()
         self._failures: Counter[str] = Counter()
         self._pause: dict[str, float] = {}
         self._followers: list[asyncio.Queue[dict[str, Any]]] = []
@@ -129,6 +132,12 @@ class Outbox:
             group.create_task(self._pruner())
             for sink in self.sinks:
                 group.create_task(self._deliver(sink), name=f"sink {sink.name}")
+
+    async def drained(self) -> None:
+        """Until nothing waits any more."""
+        while self.depth():
+            self._progress.clear()
+            await self._progress.wait()
 
     def stop(self) -> None:
         """End `run()` once the attempts under way are over."""
@@ -213,13 +222,13 @@ class Outbox:
         """One telling; the seconds until there is something to do again, None: when something is put."""
         now = self.clock.now()
         paused = self._pause.get(sink.name, 0.0) - now
-        if paused > 0:
+        if 0 < paused < FAR:
             # A put wakes us early: go back to sleep for the rest.
             return paused
         rows = self._waiting(sink)
         if not rows:
             return None
-        due = [row for row in rows if row.next <= now]
+        due = [row for row in rows if row.next <= now or row.next > now + FAR]
         if not due:
             return max(0.01, min(row.next for row in rows) - now)
         group, several = self._choose(sink, rows, due)
@@ -279,6 +288,7 @@ class Outbox:
             log.error("outbox: cannot record that %s was told: %s", group[0].id, error)
             return False
         self._backoff(sink, delivery, count=True)
+        self._progress.set()
         self.counts[sink.name, delivery.state] += 1
         if delivery.state in ("retry", "unknown"):
             self._pause[sink.name] = now + wait
@@ -331,7 +341,7 @@ class Outbox:
             new.append(alert)
             for sink in self.sinks:
                 if sink.wants(alert):
-                    start = now + sink.fold if sink.digests and alert.fold else now
+                    start = now + sink.fold if sink.digests and alert.fold else 0.0
                     db.execute(
                         "INSERT OR IGNORE INTO deliveries (sink, id, revision, state, next, queued) "
                         "VALUES (?, ?, ?, 'pending', ?, ?)",

@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
@@ -81,8 +80,7 @@ async def running(outbox: Outbox) -> AsyncIterator[Outbox]:
 async def drained(outbox: Outbox) -> None:
     """Everything delivered and written down."""
     async with asyncio.timeout(20):
-        while outbox.depth():
-            await asyncio.sleep(0)
+        await outbox.drained()
 
 
 async def test_what_was_put_is_told_once_and_in_order(tmp_path: Path, alert: Make, clock: Clock) -> None:
@@ -382,9 +380,9 @@ async def test_damage_while_running_does_not_stop_us(tmp_path: Path, alert: Make
     outbox = Outbox(path, [Recorder()], clock=clock)
     outbox.put([alert(n) for n in range(300)])
     outbox._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    size = path.stat().st_size
-    with open(path, "r+b") as file:
-        file.write(b"\xaa" * size)
+    fd = os.open(path, os.O_WRONLY)
+    os.write(fd, b"\xaa" * path.stat().st_size)
+    os.close(fd)
     outbox._db.execute("PRAGMA shrink_memory")
 
     with contextlib.suppress(OutboxError):
