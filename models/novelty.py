@@ -147,7 +147,7 @@ def shape(program: str, argv: tuple[str, ...]) -> str:
             if paths.place(arg) == "secret" or paths.place(arg) == "startup":
                 token = arg[:80]
             else:
-                parts = paths.segments(arg)
+                parts = paths.segments(arg) or ("",)  # "/" has none
                 token = ("/" if arg.startswith("/") else "") + parts[0 if arg.startswith("/") else -1]
                 token += "/" if len(parts) > 1 else ""
         elif _WORD.match(arg) and "<" not in paths.segment(arg) and not any(not t.startswith("-") for t in out):

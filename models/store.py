@@ -1,5 +1,6 @@
 """All baselines of one worker: apply batches, take decisions, give and take snapshots."""
 
+import logging
 import struct
 import zlib
 from fnmatch import fnmatchcase
@@ -13,6 +14,7 @@ from models.finding import Decision, Finding
 from models.learning import Rule
 from probes.event import Batch, Process
 
+log = logging.getLogger("wonted.models")
 MAGIC = b"WNTD"
 VERSION = 1
 HEADER = struct.Struct("<4sHI")
@@ -33,6 +35,8 @@ class Baselines:
         self._home: dict[str, int] = {}
         """workload -> partition its batches come by"""
         self._ticked: dict[int, int] = {}
+        self.faults = 0
+        """Events that a model failed on: neither judged nor learned."""
 
     def apply(self, batch: Batch, position: tuple[int, int] | None = None) -> list[Finding]:
         """Take in one batch. A workload that has applied this position, or a later one, skips it."""
@@ -62,7 +66,12 @@ class Baselines:
             if event.lost:
                 baseline.lost += event.lost
             last[name] = event.process
-            finding = baseline.observe(event)
+            try:
+                finding = baseline.observe(event)
+            except Exception:  # what one event's hostile text does to a model must not hide the others of its batch
+                self.faults += 1
+                log.exception("%s: an event of kind %s could not be judged", name, event.kind)
+                continue
             if finding is not None:
                 here = sum(n for stage, n in lost.items() if stage.endswith("." + event.kind)) if lost else 0
                 findings.append(msgspec.structs.replace(finding, event=lossy(event, here)) if here > event.lost else finding)

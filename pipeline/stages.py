@@ -251,8 +251,10 @@ class Stages:
         for index, part in enumerate(slices(batch)):
             if index:
                 await asyncio.sleep(0)
+            before = partition.baselines.faults
             try:
                 findings = partition.baselines.apply(part, (partition.number, offset * SLICES + index))
+                metrics.faults.labels("models").inc(partition.baselines.faults - before)
             except Exception as error:  # a fault of a model must not stop the others
                 metrics.faults.labels("models").inc()
                 log.exception("the models failed on a batch of %s", batch.host)
