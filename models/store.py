@@ -70,7 +70,8 @@ class Baselines:
                 finding = baseline.observe(event)
             except Exception:  # what one event's hostile text does to a model must not hide the others of its batch
                 self.faults += 1
-                log.exception("%s: an event of kind %s could not be judged", name, event.kind)
+                if self.faults <= 20:  # an attacker may not fill the disk with our complaints
+                    log.exception("%s: an event of kind %s could not be judged", name, event.kind)
                 continue
             if finding is not None:
                 here = sum(n for stage, n in lost.items() if stage.endswith("." + event.kind)) if lost else 0
