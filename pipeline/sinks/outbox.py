@@ -45,6 +45,8 @@ OPEN = "state NOT IN ('sent', 'dead')"
 TENTH = "told <= (SELECT told FROM alerts ORDER BY told LIMIT 1 OFFSET (SELECT count(*) / 10 FROM alerts))"
 CROWD = 20
 """More alerts than this waiting for one sink: digests, one per workload, critical first."""
+FEW = 3
+"""Once there were too many, digests go on until no more than these are left."""
 LEAST, MOST = 1.0, 300.0
 """Seconds between attempts while a sink does not take anything."""
 FAR = 2 * 3600.0
@@ -95,6 +97,7 @@ class Outbox:
         self._stop = asyncio.Event()
         self._progress = asyncio.Event()
         self._failures: Counter[str] = Counter()
+        self._crowded: set[str] = set()
         self._pause: dict[str, float] = {}
         self._followers: list[asyncio.Queue[dict[str, Any]]] = []
         self._fallen: set[str] = set()
@@ -246,9 +249,12 @@ class Outbox:
 
     def _choose(self, sink: Sink, rows: list[Row], due: list[Row]) -> tuple[list[Row], bool]:
         """What to tell next: one alert, or (True) a digest."""
-        if sink.digests and len({row.id for row in due}) > CROWD:
+        waiting = len({row.id for row in due})
+        if sink.digests and (waiting > CROWD or (sink.name in self._crowded and waiting > FEW)):
+            self._crowded.add(sink.name)
             urgent = max(due, key=lambda row: (row.alert.rank, -row.seq)).alert.workload
             return self._fitting(sink, [row for row in due if row.alert.workload == urgent])
+        self._crowded.discard(sink.name)
         first = due[0]
         if sink.digests and first.alert.fold:
             key = _fold_key(first.alert)
@@ -261,7 +267,7 @@ class Outbox:
         latest = {row.id: row for row in rows}
         alerts = sorted((row.alert for row in latest.values()), key=lambda alert: (-alert.rank, alert.time, alert.id))
         fit = {alert.id for alert in alerts[: max(1, sink.fit(alerts))]}
-        return [row for row in rows if row.id in fit], True
+        return [row for row in rows if row.id in fit], len(fit) > 1
 
     async def _try(self, sink: Sink, group: list[Row], several: bool, told: Told) -> Delivery:
         try:

@@ -236,7 +236,10 @@ class Bot:
     def __init__(self, token: str, channel: str, base_url: str, timeout: float = TIMEOUT) -> None:
         self.channel = channel
         self.client = AsyncWebClient(
-            token=token, base_url=base_url.rstrip("/") + "/", timeout=TIMEOUT, retry_handlers=[]
+            token=token,
+            base_url=base_url.rstrip("/") + "/",
+            timeout=timeout,
+            retry_handlers=[],  # type: ignore[arg-type]
         )
 
     async def post(self, body: Mapping[str, Any]) -> Delivery:
