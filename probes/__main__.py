@@ -25,6 +25,8 @@ from probes.workload import Workloads, cgroup_root
 
 POLL = 0.025
 """Seconds between looks at the ring; what is urgent wakes at once."""
+HURRY = 0.005
+"""Seconds between looks while a container is being born: its state on disk may last no longer."""
 DRAIN = 20_000
 """Records taken before a flush may be due."""
 REPORT = 5.0
@@ -36,7 +38,7 @@ PR_SET_PDEATHSIG = 1
 BLIND, USAGE = 4, 2
 
 
-class Probe(msgspec.Struct):
+class Probe(msgspec.Struct, frozen=True):
     enabled: bool = True
 
 
@@ -148,7 +150,8 @@ class Main:
         next_flush = next_report = time.monotonic()
         reader, agent, link = attached.reader, self.agent, self.link
         while not self.stop:
-            reader.wait(max(0.0, min(POLL, next_flush - time.monotonic())))
+            poll = HURRY if agent.workloads.hurry else POLL
+            reader.wait(max(0.0, min(poll, next_flush - time.monotonic())))
             records = reader.drain(DRAIN)
             self._records += len(records)
             agent.take(records)
@@ -211,7 +214,8 @@ class Main:
 
     def _end(self, attached: Attached) -> None:
         """Everything that happened before the stop is sent."""
-        while records := attached.reader.drain(DRAIN):
+        deadline = time.monotonic() + 1.0
+        while (records := attached.reader.drain(DRAIN)) and time.monotonic() < deadline:
             self.agent.take(records)
         self._lost(attached)
         self.agent.flush(last=True)

@@ -12,6 +12,7 @@ the container's.
 import os
 from collections import deque
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from time import time_ns
 from typing import Any
 from zlib import crc32
@@ -20,7 +21,7 @@ from probes import describe, dns, wire
 from probes.batch import encode
 from probes.event import Batch, Event, Process, Window
 from probes.processes import Entry, Processes, read_proc
-from probes.runtimes import BINARIES, engine_socket, trusted_binary
+from probes.runtimes import BINARIES, command_options, engine_socket, trusted_binary
 from probes.text import path, text
 from probes.wire import Record
 from probes.workload import Scope, Workloads
@@ -36,7 +37,9 @@ NEWBORN = SECOND
 """How old a container may be for its first events to wait one flush for its name or address."""
 SSH = {"sshd", "sshd-session"}
 SSH_OWN = SSH | {"sshd-auth", "unix_chkpwd"}
-TELL_ONCE = {"exec", "exit", "privilege", "sensor"}
+JIT = {"mmap", "mprotect", "pkey_mprotect"}
+"""The only privileged calls that are folded: a just-in-time compiler makes hundreds of the same in a flush."""
+ENTRIES = {"docker": "docker exec", "podman": "podman exec", "crio": "crictl exec"}
 QUIET_RUNTIME = {"file", "connect", "accept", "listen", "dns"}
 
 
@@ -153,6 +156,8 @@ class Agent:
                 self._tick(scope, r.time, "connect.unspecified")
                 return
             key = (id(entry), id(scope), action, r.addr, r.port, r.path, r.proto, r.family, min(r.ret, 0))
+        elif action in JIT:
+            key = (id(entry), id(scope), action, r.flags, r.mode, r.base, min(r.ret, 0))
         else:
             key = None
         counts = scope.counts if r.time < scope.until else self._window(scope, r.time)
@@ -295,10 +300,12 @@ class Agent:
 
     def entering(self, place: Scope) -> str:
         """How something comes into a container that runs already."""
+        c = place.container
         if place.kubernetes:
             return "kubectl exec"
-        docker = place.container is not None and place.container.runtime == "docker"
-        return "docker exec" if docker else "runtime"
+        if c is not None and c.runtime == "containerd":
+            return "nerdctl exec" if any(key.startswith("nerdctl/") for key in c.labels) else "ctr exec"
+        return ENTRIES.get(c.runtime or "", "runc exec") if c is not None else "runc exec"
 
     def enter_session(self, entry: Entry, before: str | None, uid: int) -> None:
         """What sshd starts for a user is that user's session, and so is everything it starts."""
@@ -379,8 +386,21 @@ class Agent:
 
     def _mkdir(self, r: Record) -> None:
         maker = self.processes.by_pid.get(r.pid)
+        by_runtime = maker is not None and maker.runtime
         id_ = r.child or (r.arg[0] if r.arg else r.cgroup)
-        self.workloads.add(id_, r.path or b"/", r.time, by_runtime=maker is not None and maker.runtime)
+        bundle = self._bundle(maker) if maker is not None and by_runtime else None
+        self.workloads.add(id_, r.path or b"/", r.time, by_runtime=by_runtime, bundle=bundle)
+
+    def _bundle(self, maker: Entry) -> Path | None:
+        """The folder that a running runc or crun was told to start a container from."""
+        if not self.live or maker.exe is None or os.path.basename(maker.exe) not in ("runc", "crun"):
+            if not (maker.exe and from_memory(maker.exe)):
+                return None
+        options = dict(command_options(maker.argv))
+        try:
+            return Path(os.readlink(f"/proc/{maker.pid}/cwd"), options.get("--bundle") or options.get("-b") or "")
+        except OSError:
+            return None
 
     def _rmdir(self, r: Record) -> None:
         self.workloads.remove(r.child or (r.arg[0] if r.arg else r.cgroup), r.time)
@@ -620,5 +640,6 @@ class Agent:
 
 
 def from_memory(exe: str) -> bool:
-    """runc runs a copy of itself that no file holds, so that a container cannot reach its file."""
-    return exe.lstrip("/").startswith("memfd:")
+    """A runtime runs a copy of itself that no path leads to (a memfd, or a detached mount of its file), so that a
+    container cannot reach the file. Says something only of what a runtime exec's."""
+    return exe.lstrip("/").startswith(("memfd:", "(unreachable)"))

@@ -155,7 +155,7 @@ def _socket(r: Record) -> Told:
     if r.addr is None:
         return detail["family"], detail
     if r.action == "accept":
-        detail["local"] = endpoint(r.laddr, r.lport)
+        detail["local"], detail["lport"] = endpoint(r.laddr, r.lport), r.lport
     return endpoint(r.addr, r.port), detail
 
 

@@ -179,7 +179,7 @@ def seed_sockets(agent: Agent, entries: dict[int, Entry], now: int, proc: Path =
 def _event(s: Socket, process: Process, uid: int, listening: set[int], now: int) -> Event | None:
     family = "inet6" if ":" in s.local else "inet"
     local, peer = endpoint(s.local, s.lport), endpoint(s.ip, s.port)
-    detail = {"family": family, "proto": s.proto}
+    detail: dict[str, str | int] = {"family": family, "proto": s.proto}
     if s.state == LISTEN:
         return Event(now, "", "listen", "listen", process, process.pid, uid, local, detail=detail)
     if s.proto == "udp" and s.state == CLOSE:
@@ -188,7 +188,7 @@ def _event(s: Socket, process: Process, uid: int, listening: set[int], now: int)
         return None
     remote = Remote(s.ip, s.port)
     if s.lport in listening:
-        detail["local"] = local
+        detail |= {"local": local, "lport": s.lport}
         return Event(now, "", "accept", "accept", process, process.pid, uid, peer, remote=remote, detail=detail)
     return Event(now, "", "connect", "connect", process, process.pid, uid, peer, remote=remote, detail=detail)
 

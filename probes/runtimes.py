@@ -269,7 +269,7 @@ class Runtimes:
 
     def learn(self, program: str, argv: list[str] | tuple[str, ...], cwd: str = "/") -> None:
         """A runtime's command line: its folders, where they are not the standard ones."""
-        options = dict(_options(argv))
+        options = dict(command_options(argv))
 
         def folder(*names: str) -> Path | None:
             value = next((options[n] for n in names if options.get(n)), None)
@@ -402,7 +402,8 @@ def _podman(found: Found, row: dict[str, Any]) -> Found:
     return Found(container, found.bundle, found.pid, found.host_network, found.sandbox)
 
 
-def _options(argv: list[str] | tuple[str, ...]) -> Iterator[tuple[str, str]]:
+def command_options(argv: list[str] | tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """What a command line says after its dashes."""
     for at, word in enumerate(argv):
         if word.startswith("-"):
             name, equals, value = word.partition("=")

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from probes.event import Container
-from probes.runtimes import Found, Runtimes, Unfinished, addresses
+from probes.runtimes import Found, Runtimes, Unfinished, addresses, oci_container, read_json
 from probes.text import text
 
 CONTAINER = re.compile(r"(?:(?P<prefix>.*)[-:])?(?P<id>[0-9a-f]{64})(?:\.scope|\.service)?")
@@ -251,13 +251,16 @@ class Workloads:
             scope = self.by_id.get(id_)
         return scope if scope is not None else self.host
 
-    def add(self, id_: int, path: bytes, now: int, *, by_runtime: bool = False) -> Scope:
-        """A cgroup was made. `by_runtime`: by a container runtime, so it is a container's whatever its name."""
+    def add(
+        self, id_: int, path: bytes, now: int, *, by_runtime: bool = False, bundle: Path | None = None
+    ) -> Scope:
+        """A cgroup was made. `by_runtime`: by a container runtime, so it is a container's whatever its name.
+        `bundle`: where that runtime takes the container from, if it is plain runc."""
         readable = text(path)
         known = self.by_id.get(id_)
         if known is not None and self.paths.get(id_) == readable:
             return known
-        scope = self._scope(readable, now, by_runtime)
+        scope = self._scope(readable, now, by_runtime, bundle)
         self._gone.pop(id_, None)
         self.by_id[id_] = scope
         self.paths[id_] = readable
@@ -302,6 +305,11 @@ class Workloads:
         while self._gone and now - next(iter(self._gone.values())) > 5_000_000_000:
             self.forget(next(iter(self._gone)))
 
+    @property
+    def hurry(self) -> bool:
+        """Is a container being born, whose state may be gone again in milliseconds?"""
+        return bool(self._pending)
+
     def pending(self, scope: Scope) -> bool:
         return not scope.resolved and (scope.cid or "") in self._pending
 
@@ -320,7 +328,7 @@ class Workloads:
             self._users = dict(_users(Path("/etc/passwd")))
         return self._users.get(uid, str(uid))
 
-    def _scope(self, path: str, now: int, by_runtime: bool) -> Scope:
+    def _scope(self, path: str, now: int, by_runtime: bool, bundle: Path | None) -> Scope:
         above = self._above(path)
         if above is not None and above.cid is not None:
             return above
@@ -332,10 +340,10 @@ class Workloads:
             return self._container(here, path, now)
         last = path.rpartition("/")[2]
         if last and here.workload == "host" and (plain := self.runtimes.plain(last)):
-            return self._new_container(plain, plain, path, now)
+            return self._plain(plain, path, now, bundle)
         if last and by_runtime and here.workload == "host" and not PARENT.fullmatch(last):
             found = self.runtimes.by_cgroup(path)
-            return self._new_container(found.container.id if found else last, last, path, now)
+            return self._plain(found.container.id if found else last, path, now, bundle)
         if here.user is not None and here.workload == "session.scope":
             return self._share(f"ssh:{self.user(here.user)}", path, now)
         if here.user is not None:
@@ -365,6 +373,21 @@ class Workloads:
         scope = self._shared[cid] = Scope(fallback, path, now, cid)
         self._pending[cid] = scope
         self._resolve(scope, now)
+        return scope
+
+    def _plain(self, id_: str, path: str, now: int, bundle: Path | None) -> Scope:
+        """Plain runc: its state comes late, and is gone with the container; its bundle is there now."""
+        scope = self._new_container(id_, id_, path, now)
+        if scope.container is not None and scope.container.runtime is None:
+            scope.container = Container(id_, runtime="runc")
+        if not scope.resolved and bundle is not None:
+            try:
+                config = read_json(bundle / "config.json")
+            except Unfinished:
+                self.unfinished += 1
+                config = None
+            if config is not None:
+                self.take(scope, oci_container(id_, config, "runc", str(bundle)))
         return scope
 
     def _share(self, workload: str, path: str, now: int) -> Scope:
