@@ -164,10 +164,11 @@ class Outbox:
         queued = self._one(f"SELECT min(queued) FROM deliveries WHERE {OPEN}")
         return None if queued is None else max(0.0, self.clock.now() - float(queued))
 
-    def alerts(self, since: int | None = None) -> list[dict[str, Any]]:
-        """The latest telling of each alert told at or after `since` (nanoseconds), in the order of their events."""
-        rows = self._do(lambda db: db.execute(LATEST, (since or 0,)).fetchall())
-        return [Alert.decode(row[0]).to_json() for row in rows]
+    def alerts(self, since: int | None = None, limit: int = 10_000) -> list[dict[str, Any]]:
+        """The latest telling of each alert told at or after `since` (nanoseconds), in the order of their events; the
+        newest `limit` of them."""
+        rows = self._do(lambda db: db.execute(LATEST, (since or 0, limit)).fetchall())
+        return [Alert.decode(row[0]).to_json() for row in reversed(rows)]
 
     async def follow(self) -> AsyncIterator[dict[str, Any]]:
         """Each telling from now on."""
@@ -479,7 +480,10 @@ class Outbox:
             raise OutboxError(f"{self.path}: {error}") from error
         except sqlite3.DatabaseError as error:
             self._set_aside(error)
-            return self._connect()
+            try:
+                return self._connect()
+            except sqlite3.Error as worse:
+                raise OutboxError(f"{self.path}: {worse}") from worse
 
     def _connect(self) -> sqlite3.Connection:
         with contextlib.suppress(FileExistsError):
@@ -548,14 +552,16 @@ class Outbox:
 
 LATEST = """
 SELECT a.alert FROM alerts a
-WHERE a.told >= ? AND a.revision = (SELECT max(b.revision) FROM alerts b WHERE b.id = a.id) ORDER BY a.time, a.id
+WHERE a.told >= ? AND a.revision = (SELECT max(b.revision) FROM alerts b WHERE b.id = a.id)
+ORDER BY a.time DESC, a.id DESC LIMIT ?
 """
 
 
 def read_alerts(path: Path | str, since: int | None = None) -> list[dict[str, Any]]:
     """The alerts of a data directory whose service does not run."""
     with contextlib.closing(sqlite3.connect(f"file:{Path(path).absolute()}?mode=ro", uri=True)) as db:
-        return [Alert.decode(row[0]).to_json() for row in db.execute(LATEST, (since or 0,))]
+        rows = db.execute(LATEST, (since or 0, -1)).fetchall()
+    return [Alert.decode(row[0]).to_json() for row in reversed(rows)]
 
 
 def _fold_key(alert: Alert) -> str | None:

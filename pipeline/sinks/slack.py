@@ -235,12 +235,9 @@ class Bot:
 
     def __init__(self, token: str, channel: str, base_url: str, timeout: float = TIMEOUT) -> None:
         self.channel = channel
-        self.client = AsyncWebClient(
-            token=token,
-            base_url=base_url.rstrip("/") + "/",
-            timeout=timeout,
-            retry_handlers=[],  # type: ignore[arg-type]
-        )
+        url = base_url.rstrip("/") + "/"
+        # timeout: an int by its annotation, a float as far as aiohttp is concerned.
+        self.client = AsyncWebClient(token=token, base_url=url, timeout=timeout, retry_handlers=[])  # type: ignore[arg-type]
 
     async def post(self, body: Mapping[str, Any]) -> Delivery:
         return await self._call("chat.postMessage", {"channel": self.channel, **body})
