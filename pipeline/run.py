@@ -254,20 +254,19 @@ class _Main:
 
     async def _serve(self, server: Server, probe: Probe) -> int:
         # Imported here: faust and the models are 2 s and 100 MB, and meanwhile the probe compiles.
-        from aiokafka.errors import KafkaError
-
         from pipeline import transport
         from pipeline.app import build
         from pipeline.service import Service
+        from pipeline.sinks.base import SinkConfigError
         from pipeline.sinks.outbox import OutboxError
         from pipeline.topics import BASELINES, topics
-        from pipeline.transport.log import LogError
+        from pipeline.transport.errors import WRITE_ERRORS
 
         try:
             table = transport.changelog("wonted", BASELINES, self.settings.partitions)
             await transport.ensure_topics(self.settings, self.data, [*topics(self.settings), table])
             app = build(self.settings, self.data, sinks=_sinks(self.settings, self.data))
-        except (LogError, OutboxError, KafkaError, OSError) as error:
+        except (OutboxError, *WRITE_ERRORS) as error:
             print(f"wonted: cannot start: {error}", file=sys.stderr)
             return 1
         service = Service(self.settings, self.data, app, server, probe, self.sources)

@@ -14,6 +14,10 @@ from pipeline.alert import Alert
 State = Literal["sent", "retry", "unknown", "dead"]
 
 
+class SinkConfigError(ValueError):
+    """A sink's settings cannot work; the text says which and what to do. Exit code 3."""
+
+
 class Delivery(msgspec.Struct, frozen=True):
     """What became of one attempt."""
 

@@ -21,7 +21,7 @@ from slack_sdk.webhook.async_client import AsyncWebhookClient
 from config.schema import Settings
 from pipeline.alert import Alert
 from pipeline.sinks import render
-from pipeline.sinks.base import NOTHING, Bucket, Clock, Delivery, Told
+from pipeline.sinks.base import NOTHING, Bucket, Clock, Delivery, SinkConfigError, Told
 from pipeline.sinks.sample import sample_alert
 
 log = logging.getLogger("wonted.slack")
@@ -64,7 +64,7 @@ GONE = {"message_not_found", "thread_not_found", "cant_update_message", "edit_wi
 NEVER_SENT = (aiohttp.ClientConnectorError, aiohttp.ClientConnectorDNSError, aiohttp.InvalidURL)
 
 
-class SlackConfigError(ValueError):
+class SlackConfigError(SinkConfigError):
     """The settings cannot work; the text says which and what to do."""
 
 
