@@ -11,7 +11,7 @@ from config.schema import Allow, Models
 from models import budget as budgets
 from models import danger, novelty, paths, programs
 from models.budget import Activity, Budgets, Told
-from models.counts import Categories, Windows
+from models.counts import Categories
 from models.finding import SEVERITIES, Decision, Finding
 from models.learning import NS, Learning, Rule, duration
 from models.novelty import Known, View, Weight
@@ -52,11 +52,9 @@ class Baseline(base.AnomalyDetector):
         self.dangers = dangers
         self.budgets = Budgets(models)
         self.tree = Tree(keep=_keep)
-        self.tree.on_drop = self._dropped
         self.programs: set[str] = set()
         self.learning = Learning()
         self.categories = Categories()
-        self.windows = Windows()
         self.activity = Activity()
         self.told = Told()
         self.rates = Rates()
@@ -200,7 +198,7 @@ class Baseline(base.AnomalyDetector):
             self.blind_until = end_ns
 
     def surprises(self) -> float:
-        return self.learning.surprises(self.now, self.windows, self.categories)
+        return self.learning.surprises(self.now, self.categories)
 
     def evidence(self) -> float:
         return self.learning.evidence(self.now, self.rule, self.budgets.total, self.surprises())
@@ -245,13 +243,7 @@ class Baseline(base.AnomalyDetector):
         node.n += event.count
         if node.last < self.window:
             node.last = self.window
-            if not node.many:
-                node.many = True
-                self.windows.again(node.born)
-
-    def _dropped(self, node: Node) -> None:
-        if node.n and not node.many:
-            self.windows.again(node.born)
+            node.many = True
 
     def _learn(self, view: View, nodes: list[Node], depth: int, event: Event) -> None:
         tokens = view.tokens
@@ -264,7 +256,6 @@ class Baseline(base.AnomalyDetector):
         self._program(tokens)
         if not new:
             return
-        self.windows.born(window)
         self.categories.add(_category(view, depth), window)
         place = _place(view, depth)
         if nodes[-1].born < window and not event.detail.get("seeded"):
@@ -326,7 +317,7 @@ class Baseline(base.AnomalyDetector):
         place = _place(view, depth)
         learning = self.learning
         now = self.now
-        forced = learning.mode != "enforcing"
+        forced = learning.mode != "enforcing" and learning.observed(now) < max(self.rule.evidence, 3600.0)
         if forced:
             ended = learning.ended if learning.ended is not None else now
             since = learning.start + (ended - learning.start) / 2
@@ -341,9 +332,7 @@ class Baseline(base.AnomalyDetector):
             if self.host:
                 expected *= QUIET_HOST
         else:
-            expected = budgets.by_evidence(
-                self.windows, self.categories, _category(view, depth), weight.odds, learning.observed(now), active, now
-            )
+            expected = budgets.by_evidence(self.categories, _category(view, depth), weight.odds, learning.observed(now), active, now)
         value = novelty.value(view.tokens)
         expected *= budgets.tightened(self.told, place, value, now, self.budgets.of(kind), forced)
         return expected, weight, place
@@ -541,8 +530,6 @@ class Baseline(base.AnomalyDetector):
         if entry is not None:
             tokens = tuple(entry[0])
             node = self.tree.learn(tokens, self.window)
-            if not node.n:
-                self.windows.born(node.born)
             node.n += entry[1]
             self._program(tokens)
         return f"{self.name}: {value} is normal now"
@@ -565,7 +552,7 @@ class Baseline(base.AnomalyDetector):
         return {
             "name": self.name, "epoch": self.epoch, "now": self.now_ns, "window": [self.window, self.window_end], "deadline": self.deadline_ns,
             "grace": self.grace_until, "blind": self.blind_until, "learning": self.learning.dump(), "tree": self.tree.dump(), "forgotten": [self.tree.forgotten, self.tree.truncated],
-            "categories": [self.categories.counts, self.categories.day], "windows": [self.windows.singles, self.windows.recent],
+            "categories": [self.categories.counts, self.categories.faded],
             "activity": self.activity.places, "told": self.told.dump(), "rates": self.rates.dump(), "rate_told": self.rate_told, "names": self.names_of,
             "quarantine": self.quarantine, "accepted": self.accepted, "unlearned": self.unlearned, "applied": self.applied, "counts": self.counts,
             "containers": self.containers, "lost": self.lost, "suppressed": self.suppressed, "limits": self.limits, "host": self.host,
@@ -579,8 +566,7 @@ class Baseline(base.AnomalyDetector):
         self.learning.load(s["learning"])
         self.tree.load(s["tree"])
         self.tree.forgotten, self.tree.truncated = s["forgotten"]
-        self.categories.counts, self.categories.day = s["categories"]
-        self.windows.singles, self.windows.recent = s["windows"]
+        self.categories.counts, self.categories.faded = s["categories"]
         self.activity.places = s["activity"]
         self.told.load(s["told"])
         self.rates.load(s["rates"])

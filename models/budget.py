@@ -1,6 +1,6 @@
 """The only place that turns what was seen into *expected occurrences per week of something at least this unusual*.
 
-Enforcing on evidence:  E = novelties per week x P(a category at least as rare) x odds, the odds below 1 only while the
+Enforcing on evidence:  E = windows per week with a category at least as rare x odds, the odds below 1 only while the
                         category is new here; at a place that keeps bringing something new, at least that place's rate.
 Forced by the clock:    a promise per week cannot be kept. E = odds at a place that brought nothing new in the second half
                         of learning; a place that did so in two or more windows is never told for more of the same.
@@ -10,9 +10,8 @@ Both: alerts beyond the budget raise E, per place and for the workload, so that 
 from typing import Any
 
 from config.schema import Models
-from models.counts import DAY, Categories, Windows
+from models.counts import DAY, WEEK, Categories
 
-WEEK = 7 * DAY
 TOLD_WINDOW = 600
 """Alerts within ten minutes are one to a person."""
 
@@ -113,13 +112,11 @@ def tightened(told: Told, place: str, value: str, now: int, budget: float, force
     return factor
 
 
-def by_evidence(
-    windows: Windows, categories: Categories, category: str, odds: float, observed: float, active: list[int], now: int
-) -> float:
+def by_evidence(categories: Categories, category: str, odds: float, observed: float, active: list[int], now: int) -> float:
     """E while enforcing on evidence."""
-    if categories.seen(category) >= 0.5:
+    if categories.seen(category):
         odds = max(1.0, odds)
-    expected = windows.per_week(observed) * categories.at_least_as_rare(category) * odds
+    expected = categories.per_week(category, observed) * odds
     if len(active) >= 2:
         span = now - active[0] if len(active) == Activity.KEPT else min(observed, 20 * DAY) / 2
         expected = max(expected, len(active) * WEEK / max(span, 1.0))

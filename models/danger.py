@@ -76,7 +76,7 @@ def _reverse_shell(e: Event) -> str | None:
 
 def _socket_stdio(e: Event) -> str | None:
     peer = e.detail.get("stdio_socket")
-    if not peer or not _inside(e) or e.action == "exec" or _reverse_shell(e):
+    if not peer or not _inside(e) or not _done(e) or _reverse_shell(e):
         return None
     return str(peer)
 

@@ -2,9 +2,11 @@
 
 from typing import Any
 
-from models.counts import DAY, Categories, Windows
+from models.counts import DAY, Categories
 
 NS = 1_000_000_000
+WEIGHTY = 0.25
+"""Of novelties of a kind never seen, about this many are told: most are benign by their place (models/novelty.py)."""
 
 
 class Rule:
@@ -55,9 +57,9 @@ class Learning:
     def hours_seen(self) -> int:
         return self.hours.bit_count()
 
-    def surprises(self, now: int, windows: Windows, categories: Categories) -> float:
-        """Novelties of a kind never seen, expected per week."""
-        return windows.per_week(self.observed(now)) * categories.unseen()
+    def surprises(self, now: int, categories: Categories) -> float:
+        """Novelties of a kind never seen, and grave enough to be told, expected per week."""
+        return WEIGHTY * categories.unseen_per_week(self.observed(now))
 
     def parts(self, now: int, rule: Rule, budget: float, surprises: float) -> dict[str, float]:
         """Each condition of the evidence rule, 0..1."""

@@ -1,7 +1,11 @@
 """Paths: what is volatile in them, what kind of place they name, and which places are sensitive."""
 
 import re
+import zlib
 from functools import lru_cache
+
+LONGEST = 80
+"""A longer segment is cut, with a checksum of all of it: state stays small whatever names somebody makes."""
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{12}")
 _DATE = re.compile(r"(?:19|20)\d\d[-_.]?[01]\d[-_.]?[0-3]\d(?:[T_-]?[0-2]\d[-:.]?[0-5]\d(?:[-:.]?[0-5]\d)?Z?)?")
@@ -39,6 +43,8 @@ def segment(text: str) -> str:
     >>> segment("tmpk3j2_h1a"), segment("sedAb3dE9"), segment("a8f3d2c1.bin"), segment("customers.db")
     ('tmp<r>', 'sed<r>', '<hex>.bin', 'customers.db')
     """
+    if len(text) > LONGEST:
+        text = f"{text[:48]}~{zlib.crc32(text.encode('utf-8', 'replace')):08x}"
     digits = any(c in text for c in "0123456789")
     if not digits and text.islower() and len(text) < 8:
         return text

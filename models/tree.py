@@ -48,9 +48,9 @@ class Tree:
     4
     """
 
-    __slots__ = ("cap", "forgotten", "keep", "on_drop", "root", "size", "truncated")
+    __slots__ = ("cap", "forgotten", "keep", "root", "size", "truncated")
 
-    def __init__(self, cap: int = 3000, keep: Callable[[tuple[str, ...]], bool] = lambda place: False) -> None:
+    def __init__(self, cap: int = 1500, keep: Callable[[tuple[str, ...]], bool] = lambda place: False) -> None:
         self.cap = cap
         self.keep = keep
         """Places whose children are each worth their name: never collapsed."""
@@ -60,7 +60,6 @@ class Tree:
         """Values dropped to stay within the cap; none of them was in use recently."""
         self.truncated = 0
         """Values folded into their place to stay within the cap."""
-        self.on_drop: Callable[[Node], None] = lambda node: None
 
     def walk(self, tokens: tuple[str, ...]) -> tuple[list[Node], int]:
         """The known nodes along the way, root first, and how many tokens were known."""
@@ -112,7 +111,6 @@ class Tree:
             if child is None:
                 return False
             way.append(child)
-        self.on_drop(way[-1])
         way[-1].n = 0
         for token, above, node in zip(reversed(tokens), reversed(way[:-1]), reversed(way[1:]), strict=True):
             if node.n or node.children:
@@ -157,7 +155,6 @@ class Tree:
     def _merge(self, into: Node, node: Node) -> None:
         """Take `node` out of the tree and add what it knew to `into`."""
         self.size -= 1
-        self.on_drop(node)
         into.n += node.n
         into.born = min(into.born, node.born)
         into.last = max(into.last, node.last)
