@@ -266,6 +266,9 @@ class _Main:
             table = transport.changelog("wonted", BASELINES, self.settings.partitions)
             await transport.ensure_topics(self.settings, self.data, [*topics(self.settings), table])
             app = build(self.settings, self.data, sinks=_sinks(self.settings, self.data))
+        except SinkConfigError as error:
+            print(f"wonted: {error}", file=sys.stderr)
+            return 3
         except (OutboxError, *WRITE_ERRORS) as error:
             print(f"wonted: cannot start: {error}", file=sys.stderr)
             return 1
