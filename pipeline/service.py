@@ -11,9 +11,6 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from aiokafka.errors import KafkaError
-from faust.exceptions import ProducerSendError
-
 from config import VERSION
 from config.schema import Settings
 from models.finding import Decision
@@ -21,12 +18,12 @@ from pipeline import metrics
 from pipeline.app import App
 from pipeline.server import Connection, Handler, Refusal, Server, Subscriber
 from pipeline.topics import OBSERVATIONS, encode, partition_of
-from pipeline.transport.log import LogError, LogFull
+from pipeline.transport.errors import WRITE_ERRORS
+from pipeline.transport.log import LogFull
 
 ACTIONS = ("learn", "enforce", "accept", "forget")
 DECISION_WAIT = 10.0
 """Seconds that a decision may take to be applied before the person is told that it is still on its way."""
-WRITE_ERRORS = (LogError, OSError, ProducerSendError, KafkaError)
 STALLED = 60.0
 """Seconds without progress while batches wait: yellow."""
 

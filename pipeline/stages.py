@@ -24,10 +24,9 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from faust.types import EventT
 
 from config.schema import Settings
 from models.finding import Decision, Finding
@@ -36,6 +35,9 @@ from pipeline import metrics
 from pipeline.topics import Found, decode_decision, decode_found, encode, partition_of
 from probes.batch import decode
 from probes.event import Batch, Event
+
+if TYPE_CHECKING:
+    from faust.types import EventT
 
 log = logging.getLogger("wonted")
 
@@ -209,7 +211,7 @@ class Stages:
 
     # Observations
 
-    async def observe(self, event: EventT[Any]) -> None:
+    async def observe(self, event: "EventT[Any]") -> None:
         """One batch of the observations."""
         message = event.message
         partition = self.partitions.get(message.partition)
@@ -342,7 +344,7 @@ class Stages:
 
     # Decisions
 
-    async def decide(self, event: EventT[Any]) -> None:
+    async def decide(self, event: "EventT[Any]") -> None:
         """One decision of a person. It is in the baseline's snapshot before it is acknowledged."""
         data = event.value
         try:
@@ -427,7 +429,7 @@ class Stages:
         while self.grouped:
             self.grouped.popleft().ack()
 
-    async def group(self, event: EventT[Any]) -> None:
+    async def group(self, event: "EventT[Any]") -> None:
         """One finding: into its incident, and what is to be told into the outbox."""
         data = event.value
         self.grouped.append(event)
