@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, Protocol, Self
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -74,6 +74,13 @@ class Clock:
             pass
 
 
+class Configured(Protocol):
+    """What `SINKS` holds: makes a sink from the settings, None where they do not ask for it."""
+
+    @classmethod
+    def from_settings(cls, settings: Settings, data: Path) -> "Sink | None": ...
+
+
 class Sink(Protocol):
     """Where alerts go. One file per sink, one line in `SINKS`."""
 
@@ -86,10 +93,6 @@ class Sink(Protocol):
     """Seconds that folded alerts wait for others, so that a digest holds them all."""
     patience: float
     """Seconds after which an attempt is given up as unknown."""
-
-    @classmethod
-    def from_settings(cls, settings: Settings, data: Path) -> Self | None:
-        """None: not configured."""
 
     def wants(self, alert: Alert) -> bool: ...
 

@@ -12,7 +12,7 @@ import os
 import random
 import sqlite3
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -170,7 +170,7 @@ class Outbox:
         rows = self._do(lambda db: db.execute(LATEST, (since or 0, limit)).fetchall())
         return [Alert.decode(row[0]).to_json() for row in reversed(rows)]
 
-    async def follow(self) -> AsyncIterator[dict[str, Any]]:
+    async def follow(self) -> AsyncGenerator[dict[str, Any], None]:
         """Each telling from now on."""
         queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue(maxsize=10_000)
         self._followers.append(queue)

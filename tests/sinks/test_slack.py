@@ -15,7 +15,7 @@ import pytest
 
 from config.schema import Settings
 from pipeline.alert import Alert, Other
-from pipeline.sinks.base import Clock, Told
+from pipeline.sinks.base import Clock, Sink, Told
 from pipeline.sinks.fake_slack import FakeSlack, Message
 from pipeline.sinks.jsonlines import JsonLines
 from pipeline.sinks.outbox import Outbox
@@ -147,7 +147,7 @@ async def test_whatever_slack_does_each_alert_arrives(
     """Exactly once where Slack said no; at least once, and then marked, where it said nothing. Files do not wait."""
     slack.fail(kind, times=2)
     path = tmp_path / "alerts.jsonl"
-    sinks = [door(slack, clock, timeout=0.2), JsonLines(str(path))]
+    sinks: list[Sink] = [door(slack, clock, timeout=0.2), JsonLines(str(path))]
     outbox = Outbox(tmp_path / "outbox.db", sinks, clock=clock)
 
     async with running(outbox):
@@ -244,7 +244,7 @@ async def test_a_half_told_alert_is_not_posted_again(
             slack.fail("500")
         return await post(body)
 
-    sink.door.post = first_only  # type: ignore[assignment, method-assign, union-attr]
+    sink.door.post = first_only  # type: ignore[method-assign, union-attr]
     async with running(outbox):
         outbox.put([alert(1, others=other, seen=2)])
         await drained(outbox)
