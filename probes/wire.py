@@ -227,6 +227,8 @@ def decode(raw: bytes, to_epoch: int = 0) -> Record:
         _EVENT.unpack_from(raw)
     )
     lengths, comm, tty = _lengths(raw), _comm(raw), _tty(raw)
+    if EVENT_SIZE + sum(lengths) != len(raw):
+        raise ValueError("a record's sections do not fill it")
     record = Record(
         time=time + to_epoch,
         type=type_,
@@ -347,7 +349,15 @@ def _name(record: Record, marks: int, call: Call | None) -> None:
                 record.flags = 0o1101
             record.action = open_action(record.flags, bool(marks & _Marks.CREATED))
         elif call.kind == "listen":
-            record.addr, record.port = record.laddr or record.addr, record.lport or record.port
+            _own_address(record)
+
+
+def _own_address(record: Record) -> None:
+    """Of bind and listen: the address that was asked for; where none or any port was asked, what the socket got."""
+    if record.action == "listen":
+        record.addr, record.port = record.laddr, record.lport
+    elif not record.port and record.ret == 0:
+        record.port = record.lport
 
 
 def _fixed(name: str) -> Callable[[bytes], bytes]:

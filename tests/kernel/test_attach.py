@@ -1,0 +1,154 @@
+"""Attaching, and what is left when the holder goes: nothing."""
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from probes import bpf, loader, wire
+from probes.btf import Btf, NoBtf
+from probes.loader import CannotLoad, attach, check
+from tests.kernel.actor import call
+from tests.kernel.watch import ALL, Actor, Watched
+
+HOLDER = """
+    import sys
+    from probes.loader import attach
+    attached = attach({"file"}, [], 1 << 20)
+    print("ready", flush=True)
+    sys.stdin.read()
+"""
+
+
+def held(pid: int) -> set[int]:
+    """Programs that a process keeps attached, by its descriptors."""
+    found = set()
+    for info in Path(f"/proc/{pid}/fdinfo").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # the folder's own
+            words = [line.split() for line in info.read_text().splitlines()]
+            found |= {int(word[1]) for word in words if word[0] == "prog_id:"}
+    return found
+
+
+def gone(programs: set[int], seconds: float = 10.0) -> bool:
+    """The kernel frees programs a moment after their last holder: look again until it has."""
+    poll = select.poll()
+    for _ in range(int(seconds * 20)):
+        if not programs & set(bpf.program_ids()):
+            return True
+        poll.poll(50)
+    return False
+
+
+def test_nothing_stays_attached_after_close() -> None:
+    descriptors, before = set(os.listdir("/proc/self/fd")), held(os.getpid())
+    attached = attach(ALL, [], 1 << 20)
+    mine = held(os.getpid()) - before
+    attached.close()
+
+    assert len(loader.TRACEPOINTS) == len(mine)
+    assert gone(mine)
+    assert descriptors == set(os.listdir("/proc/self/fd"))
+
+
+def test_nothing_stays_attached_after_kill_9() -> None:
+    pipe, env = subprocess.PIPE, os.environ | {"PYTHONPATH": str(loader.ROOT)}
+    holder = subprocess.Popen([sys.executable, "-c", textwrap.dedent(HOLDER)], stdin=pipe, stdout=pipe, env=env)
+    assert holder.stdout and holder.stdin
+    assert b"ready\n" == holder.stdout.readline()
+    mine = held(holder.pid)
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    holder.stdin.close()
+    holder.stdout.close()
+
+    assert len(loader.TRACEPOINTS) == len(mine)
+    assert gone(mine)
+
+
+def test_every_probe_says_that_it_is_attached() -> None:
+    attached = attach(ALL, [], 1 << 20)
+    try:
+        expected = {*loader.MANDATORY, *loader.FAMILIES}
+        assert {name: {"attached": True, "error": None} for name in expected} == attached.probes
+    finally:
+        attached.close()
+
+
+def one_of_each(folder: str) -> int:
+    os.close(os.open(folder + "/f", os.O_CREAT))
+    call(42, 999, b"\2\0\0\x50" + bytes(12), 16)
+    call(106, 0)
+    return 0
+
+
+def test_a_family_that_is_not_wanted_is_not_told(tmp_path: Path) -> None:
+    actor = Actor()
+    attached = attach({"privilege"}, [], 1 << 20)
+    try:
+        _, records = Watched(actor, attached).run(one_of_each, str(tmp_path))
+
+        assert ["setgid"] == [r.action for r in records if r.type == wire.CALL]
+        assert {"exec", "fork", "exit", "cgroup", "privilege"} == set(attached.probes)
+    finally:
+        attached.close()
+        actor.close()
+
+
+def test_our_own_processes_are_not_told_nor_what_they_start() -> None:
+    attached = attach(ALL, [], 4 << 20)
+    try:
+        subprocess.run(["/bin/sh", "-c", "/bin/true; /bin/true"], check=True)
+        mine = {os.getpid()}
+        records = attached.reader.drain()
+
+        assert [] == [r for r in records if r.pid in mine or r.ppid in mine]
+    finally:
+        attached.close()
+
+
+def test_a_process_can_be_left_out_later(tmp_path: Path) -> None:
+    actor = Actor()
+    attached = attach(ALL, [], 4 << 20)
+    try:
+        watched = Watched(actor, attached)
+        assert watched.run(one_of_each, str(tmp_path))[1]
+        attached.add_self(actor.pid)
+
+        assert [] == watched.run(one_of_each, str(tmp_path))[1]
+    finally:
+        attached.close()
+        actor.close()
+
+
+def test_a_ring_that_is_no_power_of_two_is_made_one() -> None:
+    assert [4096, 4096, 8192, 1 << 20, 16 << 20] == [
+        loader.ring_size(n) for n in (1, 4096, 4097, 1_000_000, (8 << 20) + 1)
+    ]
+
+
+def test_what_the_compiler_says_becomes_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(CannotLoad, match=r"^cannot load probes: .*error: .*"):
+        loader._compile("int broken(void *ctx) { return nonsense; }")
+
+
+def test_a_kernel_without_a_field_is_refused_by_name() -> None:
+    with pytest.raises(NoBtf, match=r"no task_struct\.nonsense"):
+        Btf.of_kernel().offset("task_struct.nonsense")
+    with pytest.raises(NoBtf, match="no struct nonsense"):
+        Btf.of_kernel().offset("nonsense.field")
+    with pytest.raises(NoBtf, match="cannot read"):
+        Btf.of_kernel(Path("/nonexistent"))
+
+
+def test_the_checks_for_doctor_pass_here_and_leave_nothing() -> None:
+    facts = check()
+
+    assert ["bcc", "headers", "btf", "load"] == [fact.check for fact in facts]
+    assert [] == [fact for fact in facts if not fact.ok or fact.fix]
