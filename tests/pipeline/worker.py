@@ -22,21 +22,32 @@ PROGRAM = """
 import json, sys
 from config.schema import Settings
 from pipeline.run import run
-sys.exit(run(Settings.model_validate(json.loads(sys.argv[1])), sys.argv[2], probe=False))
+sys.exit(run(Settings.model_validate(json.loads(sys.argv[1])), sys.argv[2], probe=sys.argv[3] == "probe"))
 """
 SHOP = Container("3f2a9c0d4e5f" * 5 + "abcd", "shop", "shop:1", None, ("10.0.0.7",))
 
 
 class Worker:
-    """`wonted run` without a probe."""
+    """`wonted run`, without a probe unless asked for; waits until it is ready or has ended."""
 
-    def __init__(self, data: Path, *, before: str = "", **settings: Any) -> None:
+    def __init__(
+        self,
+        data: Path,
+        *,
+        before: str = "",
+        probe: bool = False,
+        cwd: Path = ROOT,
+        env: dict[str, str] | None = None,
+        **settings: Any,
+    ) -> None:
         self.data = data
         quiet = {"terminal": {"enabled": False}}
         self.settings = {"partitions": PARTITIONS, "snapshot": "1s", "sinks": quiet} | settings
+        arguments = [json.dumps(self.settings), str(data), "probe" if probe else "none"]
         self.process = subprocess.Popen(
-            [sys.executable, "-c", before + PROGRAM, json.dumps(self.settings), str(data)],
-            cwd=ROOT,
+            [sys.executable, "-c", before + PROGRAM, *arguments],
+            cwd=cwd,
+            env=env,
             stderr=subprocess.PIPE,
             text=True,
         )
