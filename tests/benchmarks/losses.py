@@ -35,7 +35,7 @@ def burst(service: Service, load: Load, what: str, kinds: int) -> Iterator[Resul
         answer = place.run(*load.command, "opens", str(RATE), str(SECONDS), str(files), str(kinds))
         place.settled(service)
         used = {role: cpu_seconds([pid]) - used[role] for role, pid in pids.items()}
-        arrived, lost = received(service, start, f"{files}/")
+        arrived, lost = received(service, start, place.id[:12], f"{files}/")
     made = Counter(number % kinds for number in range(answer["done"]))
     missing = sum((made - arrived).values())
     surplus = sum((arrived - made).values())
@@ -57,7 +57,7 @@ def burst(service: Service, load: Load, what: str, kinds: int) -> Iterator[Resul
         )
 
 
-def received(service: Service, since: float, prefix: str) -> tuple[Counter[int], Counter[str]]:
+def received(service: Service, since: float, workload: str, prefix: str) -> tuple[Counter[int], Counter[str]]:
     """From the log: how often each numbered file was opened, and what was counted as lost."""
     numbers: Counter[int] = Counter()
     lost: dict[int, Counter[str]] = defaultdict(Counter)
@@ -70,7 +70,7 @@ def received(service: Service, since: float, prefix: str) -> tuple[Counter[int],
         seen.add(mark)
         lost[batch.partition].update(batch.lost)
         for event in batch.events:
-            if event.kind == "file" and (event.object or "").startswith(prefix):
+            if event.workload == workload and event.kind == "file" and (event.object or "").startswith(prefix):
                 numbers[int(str(event.object).removeprefix(prefix))] += event.count
     return numbers, max(lost.values(), key=Counter.total, default=Counter())  # each partition is told the same
 
