@@ -70,10 +70,20 @@ def app_options(settings: Settings, data_dir: Path) -> dict[str, Any]:
         "broker_max_poll_interval": 120.0,
         "producer_request_timeout": 30.0,  # Faust: 20 minutes, in which a missing topic blocks the agent
         "producer_max_request_size": LARGEST,
-        "consumer_max_fetch_size": LARGEST,
+        "consumer_max_fetch_size": 2 << 20,  # per partition; a larger message comes all the same
         "producer_acks": -1,
         "table_standby_replicas": 0,
     }
+
+
+def counts(settings: Settings, data_dir: Path) -> dict[str, int]:
+    """What the embedded log cut, skipped, expired or could not write since it was opened, and its size in bytes."""
+    if not is_embedded(settings):
+        return {}
+    from pipeline.transport.embedded import share
+
+    log = share(broker_url(settings, data_dir)[0])
+    return {**log.counts, "bytes": log.bytes()}
 
 
 async def ensure_topics(settings: Settings, data_dir: Path, topics: Iterable[Topic]) -> None:

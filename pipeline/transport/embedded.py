@@ -5,6 +5,7 @@ commits at least once, highwaters, a rebalance at start. Not there: other member
 """
 
 import asyncio
+import logging
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -21,7 +22,7 @@ from faust.transport.consumer import RecordMap, ensure_TP
 from faust.transport.producer import ProducerBuffer
 from faust.types import TP, AppT, ConsumerMessage, FutureMessage, HeadersArg, RecordMetadata
 from faust.types.transports import ConsumerT, ProducerT
-from mode import Service, get_logger
+from mode import Service
 from mode.utils.times import Seconds, want_seconds
 from yarl import URL
 
@@ -30,7 +31,7 @@ from pipeline.transport.segment import Record
 
 __all__ = ["Consumer", "Producer", "Transport", "close", "share"]
 
-logger = get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 FETCH_BYTES = 2 << 20
 FETCH_RECORDS = 1000
@@ -53,9 +54,14 @@ def share(url: URL | str) -> Log:
             path, retention=float(query.get("retention", 86_400)), size=int(query.get("size", 1 << 30))
         )
         _users[path] = 0
-        for line in log.reports:
-            logger.warning("%s", line)
+        _tell(log)
     return log
+
+
+def _tell(log: Log) -> None:
+    for line in log.reports:
+        logger.warning("%s", line)
+    log.reports.clear()
 
 
 def close(url: URL | str) -> None:
@@ -64,7 +70,10 @@ def close(url: URL | str) -> None:
     log = _open.pop(path, None)
     _users.pop(path, None)
     if log is not None:
-        log.close()
+        try:
+            log.close()
+        except LogError as error:
+            logger.error("%s", error)
 
 
 def _take(url: URL) -> Log:
@@ -102,6 +111,8 @@ class Consumer(base.Consumer):
         self._assigned: set[TP] = set()
         self._positions: dict[TP, int] = {}
         self._message_bytes = 0.0
+        self._sought = False
+        self._streaming = False
         self._more = asyncio.Event()
         self._unlisten: Callable[[], None] | None = None
         self._rebalance: asyncio.Task[None] | None = None
@@ -159,6 +170,7 @@ class Consumer(base.Consumer):
     async def _reassign(self, topics: set[str]) -> None:
         app = self.app
         app.on_rebalance_start()
+        self._sought = self._streaming = False
         await self.on_partitions_revoked(set(self._assigned))
         member = "embedded"
         assignor = cast(PartitionAssignor, app.assignor)
@@ -209,19 +221,37 @@ class Consumer(base.Consumer):
         self._more.set()
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
-        """Not the changelogs: recovery reads those, and a seek would take it back."""
-        found: dict[TP, int] = {}
+        """Not the changelogs: recovery reads those, and a seek would take it back.
+
+        A partition without a commit is in the answer too, as None: what Faust had read of it, and dropped, counts as
+        not read only then.
+        """
+        found: dict[TP, int | None] = {}
         for tp in self._assigned:
             if self._is_changelog_tp(tp):
                 continue
             committed = self.log_.committed(*tp)
             if committed is None:
-                self._positions[tp] = self._start(tp)
+                self._positions[tp], found[tp] = self._start(tp), None
             else:
                 part = self.log_.partition(*tp)
                 self._positions[tp] = found[tp] = min(max(committed, part.first), part.next)
         self._more.set()
-        return found
+        return cast(Mapping[TP, int], found)
+
+    async def perform_seek(self) -> None:
+        await super().perform_seek()
+        self._sought = True
+
+    def resume_flow(self) -> None:
+        """Faust's last step of a rebalance, after the seek. Only now streams may get messages.
+
+        It resumes their partitions earlier, and just before this empties the streams' queues: what came in between
+        would be lost. Kafka's driver is too slow for that; we are not.
+        """
+        super().resume_flow()
+        self._streaming = self._sought
+        self._more.set()
 
     async def position(self, tp: TP) -> int | None:
         return self._positions.get(tp)
@@ -254,7 +284,7 @@ class Consumer(base.Consumer):
         ready = [
             tp
             for tp in (self._assigned if active is None else active & self._assigned)
-            if self._positions[tp] < self.log_.partition(*tp).next
+            if self._positions[tp] < self.log_.partition(*tp).next and (self._streaming or self._is_changelog_tp(tp))
         ]
         records: dict[TP, list[Record]] = {}
         for tp in sorted(ready):
@@ -271,14 +301,25 @@ class Consumer(base.Consumer):
         self._more.clear()
         records = self._fetch(active_partitions)
         if not records:
-            try:
-                async with asyncio.timeout(timeout):
-                    await self._more.wait()
-            except TimeoutError:
-                return {}
+            await self._wait_for_more(timeout)
             if self.flow_active and not self.should_stop:
                 records = self._fetch(active_partitions)
         return records
+
+    async def _wait_for_more(self, timeout: float) -> None:
+        try:
+            async with asyncio.timeout(timeout):
+                await self._more.wait()
+        except TimeoutError:
+            pass
+
+    def on_buffer_drop(self, tp: TP) -> None:
+        super().on_buffer_drop(tp)
+        self._more.set()
+
+    def resume_partitions(self, tps: Iterable[TP]) -> None:
+        super().resume_partitions(tps)
+        self._more.set()
 
     def _to_message(self, tp: TP, record: Record) -> ConsumerMessage:
         key, value = record.key, record.value
@@ -311,7 +352,8 @@ class Consumer(base.Consumer):
                 continue
             active = self._get_active_partitions()
             if not active and not self.app.client_only:
-                await self.sleep(0.05)
+                self._more.clear()
+                await self._wait_for_more(1.0)
                 continue
             self.not_waiting_next_records.clear()
             try:
@@ -319,7 +361,7 @@ class Consumer(base.Consumer):
             finally:
                 self.not_waiting_next_records.set()
             if not self._may_flow():
-                await self.perform_seek()
+                await super().perform_seek()
             elif records:
                 await self.wait_first(self._deliver(records), self.suspend_flow.wait())
 
@@ -582,15 +624,14 @@ class Producer(base.Producer):
     @Service.task
     async def _keep(self) -> None:
         """Once a second: make durable, retry, expire, compact."""
+        trouble = ""
         while not self.should_stop:
             await self.sleep(1.0)
             log = self._log
             if log is None:
                 return
             self._pay()
-            for line in log.reports:
-                self.log.warning("%s", line)
-            log.reports.clear()
+            _tell(log)
             loop = asyncio.get_running_loop()
             try:
                 if log.unsaved:
@@ -599,8 +640,11 @@ class Producer(base.Producer):
                 for job in log.compactions():
                     await loop.run_in_executor(None, job.run)
                     job.finish()
+                trouble = ""
             except (LogError, OSError) as error:
-                self.log.error("%s", error)
+                if str(error) != trouble:
+                    self.log.error("%s", error)
+                trouble = str(error)
 
 
 def _partition(key: bytes | None, partition: int | None, count: int) -> int:

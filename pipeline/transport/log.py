@@ -88,6 +88,8 @@ class Topic:
     partitions: int
     compact: bool
     retention: float | None
+    guessed: bool = False
+    """Its description was damaged; `create` tells what it was."""
     parts: dict[int, "Partition"] = field(default_factory=dict)
 
 
@@ -416,6 +418,8 @@ class Log:
         self._new_directories: set[Path] = set()
         self._listeners: list[Callable[[], None]] = []
         self._offsets_lock = Lock()
+        self._offsets_made = 0
+        self._offsets_saved = 0
         self._meta: dict[str, Any] = {}
         self._more_files()
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -482,7 +486,8 @@ class Log:
             self.counts["corrupt"] += 1
             self.reports.append(f"{path} is damaged; {len(numbers)} partitions found")
             meta = {"partitions": max(numbers, default=0) + 1, "compact": False, "retention": None}
-        topic = Topic(name, path.parent, int(meta["partitions"]), bool(meta["compact"]), meta["retention"])
+        guessed = "version" not in meta
+        topic = Topic(name, path.parent, int(meta["partitions"]), bool(meta["compact"]), meta["retention"], guessed)
         self.topics[name] = topic
         for number in sorted(numbers):
             topic.parts[number] = Partition(self, topic, number)
@@ -496,7 +501,12 @@ class Log:
     def create(self, name: str, partitions: int, *, compact: bool = False, retention: float | None = None) -> Topic:
         """Make a topic; an existing one with the same number of partitions is left as it is."""
         topic = self.topics.get(name)
+        meta = {"version": VERSION, "partitions": partitions, "compact": compact, "retention": retention}
         if topic is not None:
+            if topic.guessed and topic.partitions <= partitions:
+                topic.partitions, topic.compact, topic.retention, topic.guessed = partitions, compact, retention, False
+                with self.full("a topic's description"):
+                    _save(topic.path / "topic.json", json.dumps(meta).encode())
             if topic.partitions != partitions:
                 raise PartitionsChanged(
                     f"topic {name} in {self.directory} has {topic.partitions} partitions, not {partitions}; the number "
@@ -504,7 +514,6 @@ class Log:
                 )
             return topic
         path = self.directory / "topics" / quote(name, safe="").replace(".", "%2E")
-        meta = {"version": VERSION, "partitions": partitions, "compact": compact, "retention": retention}
         with self.full("a new topic"):
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
             _save(path / "topic.json", json.dumps(meta).encode())
@@ -586,6 +595,8 @@ class Log:
             stored = {topic: {str(p): o for p, o in parts.items()} for topic, parts in self.offsets.items()}
             body = json.dumps({"version": VERSION, "offsets": stored}).encode()
             self._offsets_dirty = False
+            self._offsets_made += 1
+        made = self._offsets_made
 
         def job() -> None:
             try:
@@ -595,7 +606,9 @@ class Log:
                     _sync_directory(directory)
                 if body is not None:
                     with self._offsets_lock:
-                        _save(self.directory / "offsets", f"{zlib.crc32(body):08x}\n".encode() + body)
+                        if made > self._offsets_saved:  # else a later job was faster
+                            _save(self.directory / "offsets", f"{zlib.crc32(body):08x}\n".encode() + body)
+                            self._offsets_saved = made
             except OSError as error:
                 self._offsets_dirty = self._offsets_dirty or body is not None
                 self.counts["sync_errors"] += 1
@@ -614,13 +627,14 @@ class Log:
         return sum(s.size for topic in self.topics.values() for part in topic.parts.values() for s in part.segments)
 
     def trim(self) -> None:
-        """Retention by age, then by size."""
+        """Retention by age, then by size. What is not compacted has at least a quarter of the size."""
         now = self.clock()
         parts = [part for topic in self.topics.values() for part in topic.parts.values() if part.segments]
         for part in parts:
             part.expire(now)
-        over = self.bytes() - self.size
         plain = [part for part in parts if not part.topic.compact]
+        used = sum(segment.size for part in plain for segment in part.segments)
+        over = used - max(self.size - (self.bytes() - used), self.size // 4)
         while over > 0:
             candidates = [part for part in plain if len(part.segments) > 1]
             if candidates:
@@ -647,7 +661,8 @@ class Log:
             self.sync()()
             if not self.unsettled:
                 self._meta["clean"] = True
-                self._save_meta()
+                with suppress(LogFull):  # then a start after the machine stopped is careful without need
+                    self._save_meta()
         finally:
             self._close_files()
 

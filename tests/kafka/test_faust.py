@@ -2,16 +2,16 @@
 
 import asyncio
 import random
-import time
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from config.schema import Settings
-from pipeline.transport import Topic, ensure_topics
+from pipeline.transport import Topic, app_options, ensure_topics
 from pipeline.transport.log import PartitionsChanged
 from tests.kafka.broker import Broker
 from tests.transport.harness import CountingApp
@@ -31,10 +31,7 @@ def test_kill_9_at_random_moments_loses_nothing_acknowledged(stream: str, tmp_pa
 
     app = CountingApp(stream, tmp_path, name)
     app.wait_for("ready")
-    until = time.monotonic() + 60
-    while not acknowledged <= {n for numbers in app.applied().values() for n in numbers} and time.monotonic() < until:
-        app.wait_for("timer", 1 + sum(line == "timer" for line in app.lines))
-    applied = [number for numbers in app.applied().values() for number in numbers]
+    applied = app.settle(acknowledged)
     code = app.stop()
 
     assert len(acknowledged) > 150
@@ -55,8 +52,27 @@ async def test_topics_are_made_with_their_policy_and_a_changed_number_of_partiti
     policies = await asyncio.gather(*(policy(kafka, topic.name) for topic in wanted))
 
     assert policies == ["delete", "compact"]
+    assert len(await through(kafka, wanted[1].name, bytes(8 << 20))) == 8 << 20
     with pytest.raises(PartitionsChanged, match="has 3 partitions, not 4"):
         await ensure_topics(settings, tmp_path, [Topic(f"{name}.a", 4)])
+
+
+async def through(kafka: Broker, topic: str, value: bytes) -> bytes:
+    """A message, produced and consumed with the app's limits."""
+    options = app_options(Settings(broker=kafka.url), Path("/nonexistent"))
+    producer = AIOKafkaProducer(
+        bootstrap_servers=kafka.server, max_request_size=options["producer_max_request_size"], acks=-1
+    )
+    consumer = AIOKafkaConsumer(
+        topic,
+        bootstrap_servers=kafka.server,
+        max_partition_fetch_bytes=options["consumer_max_fetch_size"],
+        auto_offset_reset="earliest",
+    )
+    async with producer, consumer:
+        await producer.send_and_wait(topic, value, key=b"k")
+        message = await asyncio.wait_for(consumer.getone(), 60)
+    return message.value or b""
 
 
 async def policy(kafka: Broker, topic: str) -> str:

@@ -3,11 +3,12 @@
     python tests/transport/counting_app.py BROKER DATA APP_ID [send]
 
 Lines on stdout: `ready`, `sent N` (N was acknowledged), `timer`. A line `report` on stdin is answered by `report JSON`:
-the table, by partition the last offset applied and the numbers.
+the table, by partition the last offset applied and the numbers. `quiet` ends the sending: `quiet now`.
 """
 
 import asyncio
 import json
+import logging
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -39,6 +40,8 @@ def build(settings: Settings, data: Path, app_id: str, send: bool) -> faust.App:
         schema=faust.Schema(key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw"),
     )
 
+    quiet = asyncio.Event()
+
     @app.agent(numbers)
     async def apply(stream: faust.StreamT) -> None:
         """Idempotent by (partition, offset), as the baselines are."""
@@ -69,12 +72,14 @@ def build(settings: Settings, data: Path, app_id: str, send: bool) -> faust.App:
         reader = asyncio.StreamReader()
         await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
         while line := await reader.readline():
+            if line.startswith(b"quiet"):
+                quiet.set()
             if line.startswith(b"report"):
                 say("report " + json.dumps({key.decode(): json.loads(value) for key, value in table.items()}))
 
     async def sending() -> None:
         number = int((data / "next").read_text()) if (data / "next").exists() else 0
-        while True:
+        while not quiet.is_set():
             with suppress(OSError):  # a test fills the disk; what was not acknowledged may come again
                 (data / "next").write_text(str(number + 20))
             texts = [str(n).encode() for n in range(number, number + 20)]
@@ -88,6 +93,7 @@ def build(settings: Settings, data: Path, app_id: str, send: bool) -> faust.App:
                     await asyncio.sleep(0.1)
             number += 20
             await asyncio.sleep(0.01)
+        say("quiet now")
 
     return app
 
@@ -97,6 +103,7 @@ def parity(value: bytes) -> bytes:
 
 
 def main() -> None:
+    logging.basicConfig()
     broker, data, app_id, *rest = sys.argv[1:]
     app = build(Settings(broker=broker, partitions=PARTITIONS), Path(data), app_id, "send" in rest)
     settings = Settings(broker=broker, partitions=PARTITIONS)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -85,6 +86,15 @@ class CountingApp(Process):
     def __init__(self, broker: str, data: Path, app_id: str, *options: str) -> None:
         script = str(Path(__file__).with_name("counting_app.py"))
         super().__init__(script, broker, str(data), app_id, *options, errors=data / "errors")
+
+    def settle(self, acknowledged: set[int], timeout: float = 60) -> list[int]:
+        """All numbers applied, once those acknowledged are among them, or after the timeout."""
+        until = time.monotonic() + timeout
+        while True:
+            applied = [number for numbers in self.applied().values() for number in numbers]
+            if acknowledged <= set(applied) or time.monotonic() > until:
+                return applied
+            self.wait_for("timer", 1 + self.lines.count("timer"))
 
     def applied(self) -> dict[int, list[int]]:
         """By partition: the numbers applied, in order."""

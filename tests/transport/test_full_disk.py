@@ -2,6 +2,7 @@
 
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,12 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip(f"cannot mount a small tmpfs (needs root): {done.stderr.strip()}")
     yield mount
     subprocess.run(["umount", "-l", mount], check=True)
+
+
+def fill(ballast: Path) -> None:
+    with suppress(OSError), open(ballast, "wb", buffering=0) as file:
+        while True:
+            file.write(bytes(1 << 12))
 
 
 def read(log: Log) -> list[bytes | None]:
@@ -57,12 +64,7 @@ def test_the_log_goes_on_when_there_is_space(small_disk: Path) -> None:
     log.create("t", 1)
     ballast = small_disk / "ballast"
     log.write("t", 0, [Entry(None, b"before")])
-    try:
-        with open(ballast, "wb", buffering=0) as file:
-            while True:
-                file.write(bytes(1 << 16))
-    except OSError:
-        pass
+    fill(ballast)
     with pytest.raises(LogFull):
         for _ in range(100):
             log.write("t", 0, [Entry(None, bytes(90_000))])
@@ -85,17 +87,29 @@ def test_the_log_goes_on_when_there_is_space(small_disk: Path) -> None:
     again.close()
 
 
+def test_a_log_on_a_full_disk_opens_and_is_read(small_disk: Path) -> None:
+    log = Log(small_disk / "log")
+    log.create("t", 1)
+    log.write("t", 0, [Entry(None, b"before")])
+    log.close()
+    fill(small_disk / "ballast")
+
+    log = Log(small_disk / "log")
+    log.create("t", 1)
+
+    assert read(log) == [b"before"]
+    with pytest.raises(LogFull):
+        for _ in range(10):
+            log.write("t", 0, [Entry(None, bytes(5000))])
+    log.close()
+
+
 def test_an_app_survives_a_full_disk_and_loses_nothing_acknowledged(small_disk: Path, tmp_path: Path) -> None:
     """A sender is told; a table's change waits, and nothing is committed before it is written."""
     app = CountingApp("embedded://", small_disk, "count", "send")
     app.wait_for("sent", 200)
     ballast = small_disk / "ballast"
-    try:
-        with open(ballast, "wb", buffering=0) as file:
-            while True:
-                file.write(bytes(1 << 12))
-    except OSError:
-        pass
+    fill(ballast)
     app.wait_for("full", 3)
     ballast.unlink()
     app.wait_for("sent", len(app.acknowledged()) + 200)

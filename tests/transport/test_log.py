@@ -240,9 +240,11 @@ def test_a_damaged_description_is_told_and_costs_no_record(directory: Path, name
     (directory / name).write_bytes(b'{"version": 1, "par')
 
     log = Log(directory)
+    log.create("t", 1, compact=True)
 
     assert values(log) == VALUES
     assert any("damaged" in line for line in log.reports)
+    assert log.topics["t"].compact == (name == "topics/t/topic.json")
     log.close()
 
 
