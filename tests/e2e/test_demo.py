@@ -1,8 +1,8 @@
 """`wonted demo`, as a newcomer runs it."""
 
+import os
 import signal
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,40 +11,41 @@ import pytest
 from pipeline.demo.engines import Runc
 from pipeline.demo.network import die_with_parent
 from pipeline.demo.service import WONTED, Lines
+from tests.e2e.conftest import until
 
 LEARN_S = 25
 
 
-def left() -> set[str]:
-    """What a demo could leave behind."""
-    found = set(Path(tempfile.gettempdir()).glob("wonted-demo-*"))
+def left(home: Path) -> set[str]:
+    """What a demo whose temporary files are in `home` could leave behind."""
+    found = {*home.iterdir(), *Path("/run/runc").glob("shop-*")}
     for base in (Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").iterdir()):
-        found |= set(base.glob("wonted-demo*"))
-    found |= set(Path("/run/runc").glob("shop-*"))
+        found |= {*base.glob("wonted-demo/*"), *base.glob("shop-*")}
     for process in Path("/proc").iterdir():
         if process.name.isdigit():
             try:
-                words = (process / "cmdline").read_bytes()
+                words = (process / "cmdline").read_bytes() + b" " + (process / "environ").read_bytes()
             except OSError:
                 continue
-            if b"/srv/shop/shop.py" in words or b"pipeline.demo.town" in words or b"wonted-demo-" in words:
-                found.add(process / words.decode(errors="replace").replace("\0", " "))
+            if os.fsencode(home) in words:
+                found.add(process / words.decode(errors="replace").replace("\0", " ")[:200])
     return {str(path) for path in found}
 
 
 @pytest.fixture
-def clean() -> Iterator[None]:
-    before = left()
-    yield
-    assert not left() - before
+def home(tmp_path: Path) -> Iterator[Path]:
+    before = left(tmp_path)
+    yield tmp_path
+    until(lambda: left(tmp_path) - before, lambda more: not more, 10)
 
 
-def demo(*options: str) -> tuple[subprocess.Popen[bytes], Lines]:
+def demo(home: Path, *options: str) -> tuple[subprocess.Popen[bytes], Lines]:
     process = subprocess.Popen(
         [*WONTED, "demo", *options],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
+        env=os.environ | {"TMPDIR": str(home)},
         start_new_session=True,
         preexec_fn=lambda: die_with_parent(signal.SIGTERM),
     )
@@ -53,11 +54,11 @@ def demo(*options: str) -> tuple[subprocess.Popen[bytes], Lines]:
 
 
 @pytest.mark.parametrize("engine", ["plain", "runc"])
-def test_the_demo_tells_each_step_and_leaves_nothing(engine: str, clean: None) -> None:
+def test_the_demo_tells_each_step_and_leaves_nothing(engine: str, home: Path) -> None:
     if engine == "runc" and not Runc.found():
         pytest.skip("runc is not installed; apt-get install runc")
 
-    process, lines = demo("--engine", engine, "--learn", str(LEARN_S))
+    process, lines = demo(home, "--engine", engine, "--learn", str(LEARN_S))
     code = process.wait(170)
     lines.join()
 
@@ -68,9 +69,9 @@ def test_the_demo_tells_each_step_and_leaves_nothing(engine: str, clean: None) -
         assert word in text.partition("exactly as received")[2], f"{word} is not in a Slack message:\n{text}"
 
 
-@pytest.mark.parametrize("at", ["wonted: ready", "learning"])
-def test_an_interrupted_demo_leaves_nothing(at: str, clean: None) -> None:
-    process, lines = demo("--engine", "plain", "--learn", "60")
+@pytest.mark.parametrize("at", ["s  wonted: ready", "s to go"])
+def test_an_interrupted_demo_leaves_nothing(at: str, home: Path) -> None:
+    process, lines = demo(home, "--engine", "plain", "--learn", "60")
 
     lines.wait(lambda line: at in line.text, 90, f'line with "{at}"')
     process.send_signal(signal.SIGINT)
