@@ -36,6 +36,8 @@ PROBE_STOP = 5.0
 """Seconds the probe process has to send what it has, before it is killed."""
 DRAIN = 5.0
 """Seconds that batches in the log are still applied at the end; the rest waits there for the next start."""
+STOP = 10.0
+"""Seconds for the stream to commit and close."""
 BACKOFF = (1.0, 2.0, 5.0, 10.0, 30.0)
 """Seconds before the probe process is started again."""
 TRIES = 3
@@ -274,16 +276,15 @@ class _Main:
             return 1
         service = Service(self.settings, self.data, app, server, probe, self.sources)
         service.stop = self.stop
-        await app.start()
-        await server.serve(service.handlers())
-        code = await self._until_end(app, probe)
+        code = await self._until_end(app, server, service, probe)
         await self._wind_down(app, server, probe)
         return code
 
-    async def _until_end(self, app: Any, probe: Probe) -> int:
+    async def _until_end(self, app: Any, server: Server, service: Any, probe: Probe) -> int:
         """The exit code."""
         ends: dict[asyncio.Task[Any], str] = {
             asyncio.ensure_future(self.stop.wait()): "stop",
+            asyncio.ensure_future(self._start(app, server, service)): "start",
             asyncio.ensure_future(app.wait_until_stopped()): "app",
             asyncio.ensure_future(self._announce(app, probe)): "ready",
         }
@@ -296,16 +297,23 @@ class _Main:
                     match ends.pop(task):
                         case "stop":
                             return 0
+                        case "start":
+                            task.result()  # raises what the start raised
                         case "ready" if task.result():
                             return int(task.result())
                         case "app":
-                            log.error("the stream stopped: %s", app.crash_reason or "no reason given")
+                            log.error("the stream stopped: %r", app.crash_reason)
                             return 1
                         case "probe":
                             return 0 if self.stop.is_set() else int(task.result())
         finally:
             for task in ends:
                 task.cancel()
+
+    @staticmethod
+    async def _start(app: Any, server: Server, service: Any) -> None:
+        await app.start()  # returns when the table is recovered
+        await server.serve(service.handlers())
 
     async def _announce(self, app: Any, probe: Probe) -> int:
         """Say that all is ready, once it is. Not 0: it cannot become so."""
@@ -335,10 +343,13 @@ class _Main:
             while time.monotonic() < deadline and app.waiting():  # noqa: ASYNC110 (only at the end)
                 await asyncio.sleep(0.02)
         await app.stages.close()
-        with suppress(Exception):  # what is not committed is replayed
-            await app.consumer.commit()
         app.outbox.stop()
-        await app.stop()
+        try:
+            async with asyncio.timeout(STOP):
+                await app.consumer.commit()
+                await app.stop()
+        except Exception as error:  # a broker that is away; what is not committed is replayed
+            log.error("the stream was not closed in order: %r", error)
         await app.outbox.close()
 
     def _signalled(self) -> None:

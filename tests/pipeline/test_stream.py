@@ -273,6 +273,15 @@ def test_nothing_listens_on_the_network(idle: Worker) -> None:
     assert [] == listening(idle.pid)
 
 
+def test_a_stream_that_stops_ends_the_worker(data: Path) -> None:
+    """So that whoever watches it starts it again, instead of a worker that lives and does nothing."""
+    broken = "import pipeline.stages\nasync def tick(self): raise RuntimeError('struck by lightning')\n"
+    worker = Worker(data, before=broken + "pipeline.stages.Stages.tick = tick\n")
+
+    assert 1 == worker.wait()
+    assert "the stream stopped: RuntimeError('struck by lightning')" in worker.said
+
+
 def test_losses_are_counted_by_where(start: Start, data: Path) -> None:
     worker = start()
 
