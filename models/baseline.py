@@ -1,6 +1,8 @@
 """What one workload normally does, and what of that an event leaves."""
 
+import re
 import zlib
+from collections.abc import Hashable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,9 +14,11 @@ from models import budget as budgets
 from models import danger, novelty, paths, programs
 from models.budget import Activity, Budgets, Told
 from models.counts import Categories
+from models.departure import category_of, place_of, program_of
 from models.finding import SEVERITIES, Decision, Finding
+from models.kinds import network
+from models.kinds.view import REFUSED, Known, View, Weight, who
 from models.learning import NS, Learning, Rule, duration
-from models.novelty import Known, View, Weight
 from models.rates import FLOOR, Rates, vector
 from models.tree import SPECIAL, Node, Tree
 from probes.event import Container, Event, Process, Window
@@ -24,11 +28,27 @@ CACHE = 4096
 QUARANTINE = 256
 DANGER_PER_SECOND = 10
 NOVEL_PER_SECOND = 100
-QUIET_HOST = 20.0
+QUIET_HOST = 40.0
 """Odds of a deviation on a host, sessions and all, where the clock ended learning: people work there."""
+QUIET_SERVICE = 2.0
+"""The same for a service of its own: it does one thing."""
+PEOPLE = re.compile(
+    r"^(?:docker|containerd|crio|kubelet|podman|k3s|ssh|sshd|cron|crond|atd|anacron|systemd-.*|user@.*|.*getty@.*|dbus.*|polkit|apt-.*|packagekit|"
+    r"snapd.*|unattended-upgrades|NetworkManager.*|cloud-.*|wonted.*)\.service$"
+)
+"""Units that start what people and timers ask for: as busy as the host itself."""
 GRACE_S = 20
 """A start that learning never saw: what known programs do this long after it is learned, not told."""
 OPENS = frozenset({"open_read", "open_write", "create"})
+NOUNS = {
+    "exec": "runs",
+    "file": "file events",
+    "connect": "connections",
+    "accept": "accepted connections",
+    "listen": "listeners",
+    "dns": "DNS queries",
+    "privilege": "privileged calls",
+}
 RATE_DEVIATIONS = 8.0
 RATE_FACTOR_FORCED = 20.0
 RATE_FACTOR = 4.0
@@ -38,13 +58,17 @@ RATE_QUIET_S = 600
 class Baseline(base.AnomalyDetector):
     """The baseline of one workload, as a River anomaly detector over events.
 
-    `score_one({"event": e})` is the weight of evidence against an event, in bits: log2 of weeks to wait for something at
-    least this unusual; 0 for what is known. `learn_one({"event": e})` makes it known. `observe` is what the product runs.
+    `score_one({"event": e})` is the weight of evidence against an event, in bits: log2 of weeks to wait for something
+    at least this unusual; below 1 for what is known. `learn_one({"event": e})` makes it known. `observe` is what the
+    product runs.
 
-    Parameters: `name`: the workload. `rule`: what ends learning. `models`: budgets. `allow`: danger rules that are usual.
+    Parameters: `name`: the workload. `rule`: what ends learning. `models`: budgets. `allow`: danger rules that are
+    usual. `dangers`: False: the danger list is silent.
     """
 
-    def __init__(self, name: str, rule: Rule, models: Models, allow: list[Allow] | None = None, dangers: bool = True) -> None:
+    def __init__(
+        self, name: str, rule: Rule, models: Models, allow: list[Allow] | None = None, dangers: bool = True
+    ) -> None:
         self.name = name
         self.rule = rule
         self.models = models
@@ -129,7 +153,7 @@ class Baseline(base.AnomalyDetector):
 
     # --- River's side ------------------------------------------------------------------------------------------------
 
-    def score_one(self, x: dict[str, Any]) -> float:
+    def score_one(self, x: dict[Hashable, Any]) -> float:
         from math import log2
 
         event: Event = x["event"]
@@ -142,7 +166,7 @@ class Baseline(base.AnomalyDetector):
         expected = self._expected(view, nodes, depth, event)[0]
         return max(1.0, 1.0 + log2(1.0 + 1000.0 / max(expected, 1e-9)))
 
-    def learn_one(self, x: dict[str, Any]) -> None:
+    def learn_one(self, x: dict[Hashable, Any]) -> None:
         event: Event = x["event"]
         if event.time >= self.deadline_ns:
             self.advance(event.time)
@@ -182,7 +206,11 @@ class Baseline(base.AnomalyDetector):
             if enough:
                 learning.mode = "enforcing"
                 learning.ended = now if learning.ended is None else learning.ended
-            elif learning.mode == "learning" and self.rule.max is not None and time_ns >= self.epoch + int((learning.start + self.rule.max) * NS):
+            elif (
+                learning.mode == "learning"
+                and self.rule.max is not None
+                and time_ns >= self.epoch + int((learning.start + self.rule.max) * NS)
+            ):
                 learning.mode = "forced"
                 learning.ended = now
         nxt = self.epoch + self.window_end * NS
@@ -211,7 +239,7 @@ class Baseline(base.AnomalyDetector):
             remote = event.remote
             if remote is not None and remote.ip and remote.name:
                 self._named(remote.ip, remote.name)
-            return novelty.view_connect(event, self.names_of)
+            return network.view_connect(event, self.names_of)
         if kind == "dns" and event.action == "answer":
             self._answer(event)
             return None
@@ -226,7 +254,7 @@ class Baseline(base.AnomalyDetector):
 
     def _named(self, address: str, name: str) -> None:
         """Remember by which name an address was asked for: a name stays what it is when its addresses change."""
-        address, name = novelty.plain_address(address), name.rstrip(".").lower()
+        address, name = network.plain_address(address), name.rstrip(".").lower()
         if self.names_of.get(address) == name:
             return
         self.names_of[address] = name
@@ -256,12 +284,12 @@ class Baseline(base.AnomalyDetector):
         self._program(tokens)
         if not new:
             return
-        self.categories.add(_category(view, depth), window)
-        place = _place(view, depth)
+        self.categories.add(category_of(view, depth), window)
+        place = place_of(view, depth)
         if nodes[-1].born < window and not event.detail.get("seeded"):
             self.activity.note(place, window)
             if depth >= 2:
-                wide = _wide(view, depth)
+                wide = program_of(view, depth)
                 if wide:
                     self.activity.note(f"{wide}#{zlib.crc32(place.encode()) & 3}", window)
         parent = nodes[depth] if depth < len(nodes) else nodes[-1]
@@ -314,7 +342,7 @@ class Baseline(base.AnomalyDetector):
         """Expected occurrences per week of something at least this unusual; the budget's answer for one departure."""
         kind = event.kind
         depth = min(depth, len(view.tokens) - 1)
-        place = _place(view, depth)
+        place = place_of(view, depth)
         learning = self.learning
         now = self.now
         forced = learning.mode != "enforcing" and learning.observed(now) < max(self.rule.evidence, 3600.0)
@@ -330,26 +358,30 @@ class Baseline(base.AnomalyDetector):
             spread = self._spread(view, depth, since)
             expected = budgets.by_clock(weight.odds, active, spread, now, since)
             if self.host:
-                expected *= QUIET_HOST
+                expected *= (
+                    QUIET_SERVICE if self.name.endswith(".service") and not PEOPLE.match(self.name) else QUIET_HOST
+                )
         else:
-            expected = budgets.by_evidence(self.categories, _category(view, depth), weight.odds, learning.observed(now), active, now)
+            expected = budgets.by_evidence(
+                self.categories, category_of(view, depth), weight.odds, learning.observed(now), active, now
+            )
         value = novelty.value(view.tokens)
         expected *= budgets.tightened(self.told, place, value, now, self.budgets.of(kind), forced)
         return expected, weight, place
 
     def _active(self, view: View, depth: int, nodes: list[Node], since: float) -> list[int]:
         """Windows in which this place, or what a young place grew from, brought something new of this sort."""
-        best = self.activity.since(_place(view, depth), since)
+        best = self.activity.since(place_of(view, depth), since)
         while depth > 2 and depth < len(nodes) + 1 and nodes[min(depth, len(nodes) - 1)].born > since and len(best) < 2:
             depth -= 1
-            above = self.activity.since(_place(view, depth), since)
+            above = self.activity.since(place_of(view, depth), since)
             if len(above) > len(best):
                 best = above
         return best
 
     def _spread(self, view: View, depth: int, since: float) -> bool:
         """Has this program brought novelties of this sort in three places and windows since the middle of learning?"""
-        wide = _wide(view, depth)
+        wide = program_of(view, depth)
         if not wide:
             return False
         lists = [self.activity.since(f"{wide}#{i}", since) for i in range(4)]
@@ -396,9 +428,21 @@ class Baseline(base.AnomalyDetector):
         if held:
             evidence["held_back"] = held
         return self._finding(
-            event, event.kind, "novelty", None, severity, weight.what.format(workload=self.name), self._why(event.kind, weight),
-            self._bits(expected), expected, of, value, value, weight.attack, evidence,
-        )  # fmt: skip
+            event,
+            event.kind,
+            "novelty",
+            None,
+            severity,
+            weight.what.format(workload=self.name),
+            self._why(event.kind, weight),
+            self._bits(expected),
+            expected,
+            of,
+            value,
+            value,
+            weight.attack,
+            evidence,
+        )
 
     @staticmethod
     def _bits(expected: float) -> float:
@@ -411,28 +455,56 @@ class Baseline(base.AnomalyDetector):
         ended = learning.ended if learning.ended is not None else self.now
         total = self.counts.get(kind, 0)
         number = f"{total / 1e6:.1f} M" if total >= 1_000_000 else f"{total:,}"
-        noun = {"exec": "runs", "file": "file events", "connect": "connections", "accept": "accepted connections", "listen": "listeners",
-                "dns": "DNS queries", "privilege": "privileged calls"}.get(kind, "events")  # fmt: skip
-        text = f"Never in {duration(ended - learning.start)} of learning ({len(self.programs)} known programs, {number} {noun}); {weight.near}"
+        text = (
+            f"Never in {duration(ended - learning.start)} of learning ({len(self.programs)} known programs, "
+            f"{number} {NOUNS.get(kind, 'events')}); {weight.near}"
+        )
         return f"{text}{self._forced_note()}."
 
     def _forced_note(self) -> str:
         return f" (forced: evidence {int(100 * self.evidence())} %)" if self.learning.mode == "forced" else ""
 
     def _finding(
-        self, event: Event, kind: str, detector: str, rule: str | None, severity: str, what: str, why: str, score: float,
-        expected: float | None, budget: float | None, value: str, generalised: str, attack: tuple[str, ...], evidence: dict[str, Any],
-    ) -> Finding:  # fmt: skip
+        self,
+        event: Event,
+        kind: str,
+        detector: str,
+        rule: str | None,
+        severity: str,
+        what: str,
+        why: str,
+        score: float,
+        expected: float | None,
+        budget: float | None,
+        value: str,
+        generalised: str,
+        attack: tuple[str, ...],
+        evidence: dict[str, Any],
+    ) -> Finding:
         return Finding(
-            event=event, workload=self.name, kind=kind, detector=detector, rule=rule, severity=severity, what=what, why=why, score=score,
-            expected_per_week=expected, budget=budget, mode=self.learning.mode, would_alert=False, value=value,
-            fingerprint=f"{self.name}|{detector}|{generalised}", attack=attack, evidence=evidence,
-        )  # fmt: skip
+            event=event,
+            workload=self.name,
+            kind=kind,
+            detector=detector,
+            rule=rule,
+            severity=severity,
+            what=what,
+            why=why,
+            score=score,
+            expected_per_week=expected,
+            budget=budget,
+            mode=self.learning.mode,
+            would_alert=False,
+            value=value,
+            fingerprint=f"{self.name}|{detector}|{generalised}",
+            attack=attack,
+            evidence=evidence,
+        )
 
     # --- danger ------------------------------------------------------------------------------------------------------
 
     def _danger_value(self, hit: danger.Danger, event: Event) -> str:
-        return f"danger {hit.rule.name} {novelty.who(event)}"
+        return f"danger {hit.rule.name} {who(event)}"
 
     def _allowed(self, hit: danger.Danger, event: Event) -> bool:
         if danger.allowed(hit.rule.name, self.name, event.process.exe or "", self.allow):
@@ -442,15 +514,36 @@ class Baseline(base.AnomalyDetector):
     def _danger(self, hit: danger.Danger, event: Event) -> Finding | None:
         value = self._danger_value(hit, event)
         rule = hit.rule
-        generalised = f"{value} {'/'.join(paths.segments(hit.saw)) if hit.saw.startswith('/') else paths.segment(hit.saw[:80])}"
+        generalised = (
+            f"{value} {'/'.join(paths.segments(hit.saw)) if hit.saw.startswith('/') else paths.segment(hit.saw[:80])}"
+        )
         held = self._limited(f"danger {generalised}", event.time // NS, DANGER_PER_SECOND)
         if held is None:
             return None
         evidence: dict[str, Any] = {"saw": hit.saw}
         if held:
             evidence["held_back"] = held
-        what = rule.what.replace("{who}", programs.base(programs.program(event.process))).replace("{workload}", self.name).replace("{saw}", hit.saw)
-        return self._finding(event, "danger", "danger", rule.name, rule.severity, what, rule.why, 64.0, None, None, value, generalised, rule.attack, evidence)
+        what = (
+            rule.what.replace("{who}", programs.base(programs.program(event.process)))
+            .replace("{workload}", self.name)
+            .replace("{saw}", hit.saw)
+        )
+        return self._finding(
+            event,
+            "danger",
+            "danger",
+            rule.name,
+            rule.severity,
+            what,
+            rule.why,
+            64.0,
+            None,
+            None,
+            value,
+            generalised,
+            rule.attack,
+            evidence,
+        )
 
     # --- rates -------------------------------------------------------------------------------------------------------
 
@@ -459,7 +552,8 @@ class Baseline(base.AnomalyDetector):
             return None
         if window.time >= self.deadline_ns:
             self.advance(window.time)
-        x: dict[str, Any] = {"hour": window.time // (3600 * NS) % 24, **vector(window)}
+        x: dict[Hashable, Any] = {"hour": window.time // (3600 * NS) % 24}
+        x.update(vector(window).items())
         deviations, metric = self.rates.worst(x)
         learning = self.learning
         finding = None
@@ -472,7 +566,9 @@ class Baseline(base.AnomalyDetector):
             self.rates.learn_one(x)
         return finding
 
-    def _rate(self, window: Window, metric: str, value: float, most: float, deviations: float, process: Process | None) -> Finding | None:
+    def _rate(
+        self, window: Window, metric: str, value: float, most: float, deviations: float, process: Process | None
+    ) -> Finding | None:
         now = self.seconds(window.time)
         name = f"rate {metric}"
         if name in self.accepted:
@@ -486,10 +582,40 @@ class Baseline(base.AnomalyDetector):
         if expected > of:
             return None
         who = process or Process(pid=0, vpid=0, ppid=0, comm=self.name)
-        event = Event(time=window.time, workload=self.name, kind="rate", action="window", process=who, tid=0, uid=0, object=metric, count=1, lost=window.lost)
-        why = f"The most in a second so far was {most:,.0f}; this is {deviations:.0f} deviations beyond the usual of this hour{self._forced_note()}."
-        return self._finding(event, "rate", "rates", None, "medium", f"{value:,.0f} {metric} in one second in {self.name}", why, deviations,
-                             expected, of, name, name, ("T1496",), {"value": value, "most": most})  # fmt: skip
+        event = Event(
+            time=window.time,
+            workload=self.name,
+            kind="rate",
+            action="window",
+            process=who,
+            tid=0,
+            uid=0,
+            object=metric,
+            count=1,
+            lost=window.lost,
+        )
+        why = (
+            f"The most in a second so far was {most:,.0f}; this is {deviations:.0f} deviations beyond the usual of "
+            f"this hour{self._forced_note()}."
+        )
+        what = f"{value:,.0f} {metric} in one second in {self.name}"
+        evidence = {"value": value, "most": most}
+        return self._finding(
+            event,
+            "rate",
+            "rates",
+            None,
+            "medium",
+            what,
+            why,
+            deviations,
+            expected,
+            of,
+            name,
+            name,
+            ("T1496",),
+            evidence,
+        )
 
     # --- decisions ---------------------------------------------------------------------------------------------------
 
@@ -550,14 +676,34 @@ class Baseline(base.AnomalyDetector):
 
     def state(self) -> dict[str, Any]:
         return {
-            "name": self.name, "epoch": self.epoch, "now": self.now_ns, "window": [self.window, self.window_end], "deadline": self.deadline_ns,
-            "grace": self.grace_until, "blind": self.blind_until, "learning": self.learning.dump(), "tree": self.tree.dump(), "forgotten": [self.tree.forgotten, self.tree.truncated],
+            "name": self.name,
+            "epoch": self.epoch,
+            "now": self.now_ns,
+            "window": [self.window, self.window_end],
+            "deadline": self.deadline_ns,
+            "grace": self.grace_until,
+            "blind": self.blind_until,
+            "learning": self.learning.dump(),
+            "tree": self.tree.dump(),
+            "forgotten": [self.tree.forgotten, self.tree.truncated],
             "categories": [self.categories.counts, self.categories.faded],
-            "activity": self.activity.places, "told": self.told.dump(), "rates": self.rates.dump(), "rate_told": self.rate_told, "names": self.names_of,
-            "quarantine": self.quarantine, "accepted": self.accepted, "unlearned": self.unlearned, "applied": self.applied, "counts": self.counts,
-            "containers": self.containers, "lost": self.lost, "suppressed": self.suppressed, "limits": self.limits, "host": self.host,
+            "activity": self.activity.places,
+            "told": self.told.dump(),
+            "rates": self.rates.dump(),
+            "rate_told": self.rate_told,
+            "names": self.names_of,
+            "quarantine": self.quarantine,
+            "accepted": self.accepted,
+            "unlearned": self.unlearned,
+            "applied": self.applied,
+            "counts": self.counts,
+            "containers": self.containers,
+            "lost": self.lost,
+            "suppressed": self.suppressed,
+            "limits": self.limits,
+            "host": self.host,
             "programs": sorted(self.programs),
-        }  # fmt: skip
+        }
 
     def load(self, s: dict[str, Any]) -> None:
         self.epoch, self.now_ns, self.deadline_ns, self.grace_until = s["epoch"], s["now"], s["deadline"], s["grace"]
@@ -583,34 +729,59 @@ class Baseline(base.AnomalyDetector):
         evidence = learning.evidence(self.now, self.rule, self.budgets.total, surprises)
         eta = learning.eta_s(self.now, self.rule, self.budgets.total, surprises)
         return {
-            "workload": self.name, "mode": learning.mode, "since": _stamp(self.epoch + learning.start * NS),
-            "progress": round(learning.progress(self.now, self.rule, evidence), 4), "evidence": round(evidence, 4),
-            "eta_s": None if eta is None else round(eta), "containers": len(self.containers), "events": sum(self.counts.values()),
-            "lost": self.lost, "known": sum(1 for _ in self.tree.leaves()), "quarantined": len(self.quarantine), "suppressed": self.suppressed,
-            "surprises_per_week": round(surprises, 3), "budget": self.budgets.total,
-        }  # fmt: skip
+            "workload": self.name,
+            "mode": learning.mode,
+            "since": _stamp(self.epoch + learning.start * NS),
+            "progress": round(learning.progress(self.now, self.rule, evidence), 4),
+            "evidence": round(evidence, 4),
+            "eta_s": None if eta is None else round(eta),
+            "containers": len(self.containers),
+            "events": sum(self.counts.values()),
+            "lost": self.lost,
+            "known": sum(1 for _ in self.tree.leaves()),
+            "quarantined": len(self.quarantine),
+            "suppressed": self.suppressed,
+            "surprises_per_week": round(surprises, 3),
+            "budget": self.budgets.total,
+        }
 
     def describe(self) -> dict[str, Any]:
         known: dict[str, list[dict[str, Any]]] = {}
         for tokens, node in self.tree.leaves():
             known.setdefault(tokens[0], []).append(
-                {"value": novelty.value(tokens), "count": node.n, "first": self._stamp(node.born), "last": self._stamp(node.last)}
+                {
+                    "value": novelty.value(tokens),
+                    "count": node.n,
+                    "first": self._stamp(node.born),
+                    "last": self._stamp(node.last),
+                }
             )
         for rows in known.values():
             rows.sort(key=lambda r: (-r["count"], r["value"]))
         parts = self.learning.parts(self.now, self.rule, self.budgets.total, self.surprises())
         return {
-            **self.summary(), "conditions": {k: round(v, 4) for k, v in parts.items()}, "known": known,
-            "not_seen": self.learning.not_seen(self.now), "forgotten": self.tree.forgotten, "folded": self.tree.truncated,
+            **self.summary(),
+            "conditions": {k: round(v, 4) for k, v in parts.items()},
+            "known": known,
+            "not_seen": self.learning.not_seen(self.now),
+            "forgotten": self.tree.forgotten,
+            "folded": self.tree.truncated,
             "decisions": [
                 {"action": action, "value": v, "author": d[0], "reason": d[1], "time": _stamp(d[2]), "id": d[3]}
-                for action, table in (("accept", self.accepted), ("forget", self.unlearned)) for v, d in sorted(table.items())
+                for action, table in (("accept", self.accepted), ("forget", self.unlearned))
+                for v, d in sorted(table.items())
             ],
             "quarantine": [
-                {"value": v, "count": e[1], "first": self._stamp(e[2]), "last": self._stamp(e[3]), "expected_per_week": e[4]}
+                {
+                    "value": v,
+                    "count": e[1],
+                    "first": self._stamp(e[2]),
+                    "last": self._stamp(e[3]),
+                    "expected_per_week": e[4],
+                }
                 for v, e in sorted(self.quarantine.items())
             ],
-        }  # fmt: skip
+        }
 
     def _stamp(self, second: int) -> str:
         return _stamp(self.epoch + second * NS)
@@ -639,64 +810,43 @@ def _key(event: Event) -> Any:
     process = event.process
     kind = event.kind
     if kind == "file":
-        if event.action not in OPENS or event.result in novelty.REFUSED:
+        if event.action not in OPENS or event.result in REFUSED:
             return None
         return (event.action, process.exe, process.argv[:2], event.object, event.flags, event.result < 0)
     if kind == "exec":
         if event.detail or (process.tty and process.entered):
             return None
         up = process.parent
-        return (event.action, process.exe, process.argv, up and up.exe, up and up.argv[:2], process.entered, event.result)
+        return (
+            event.action,
+            process.exe,
+            process.argv,
+            up and up.exe,
+            up and up.argv[:2],
+            process.entered,
+            event.result,
+        )
     if kind == "connect":
         remote = event.remote
-        return (event.action, process.exe, process.argv[:2], event.object, remote and remote.name, event.detail.get("proto"), event.detail.get("stdio_socket"))
+        return (
+            event.action,
+            process.exe,
+            process.argv[:2],
+            event.object,
+            remote and remote.name,
+            event.detail.get("proto"),
+            event.detail.get("stdio_socket"),
+        )
     if kind == "accept":
         remote = event.remote
-        return ("accept", process.exe, remote and remote.ip, event.detail.get("lport"), event.result < 0) if remote is not None else None
+        return (
+            ("accept", process.exe, remote and remote.ip, event.detail.get("lport"), event.result < 0)
+            if remote is not None
+            else None
+        )
     if kind == "dns" and event.action == "query":
         return ("query", event.object, process.exe)
     return None
-
-
-def _level(view: View, depth: int) -> str:
-    return "name" if depth >= len(view.tokens) - 1 else "way"
-
-
-def _group(view: View) -> str:
-    """Sorts that say the same about a place."""
-    return "plain" if view.sort in ("plain", "data", "temp", "other", "code", "system", "private", "external", "loopback") else view.sort
-
-
-def _place(view: View, depth: int) -> str:
-    """Where it leaves the tree, at which level, and what sort of thing it is. What is special has a place of its own."""
-    tokens = view.tokens
-    if tokens[0] == "connect" and depth == 3 and len(tokens) == 5:
-        return f"{' '.join(tokens[:3])} *:{tokens[4]}|{_group(view)}"
-    if tokens[0] == "file" or len(tokens) - depth > 1:
-        return f"{' '.join(tokens[:depth])}|{_level(view, depth)}|{_group(view)}"
-    return f"{' '.join(tokens[:depth])}|{_group(view)}"
-
-
-def _wide(view: View, depth: int) -> str:
-    """The same for the program as a whole; only where things of this sort are of one kind wherever they are."""
-    tokens = view.tokens
-    if tokens[0] == "file" and depth >= 3 and _group(view) == "plain":
-        return f"~file {tokens[1]} {tokens[2]}|{_level(view, depth)}"
-    if tokens[0] == "exec" and depth >= 2:
-        return f"~exec {depth}|{_group(view)}"
-    return ""
-
-
-def _category(view: View, depth: int) -> str:
-    tokens = view.tokens
-    kind = tokens[0]
-    if kind == "exec":
-        return f"exec {min(depth, 3)} {view.sort}"
-    if kind == "file":
-        return f"file {tokens[2]} {view.sort} {min(depth, 3) if depth < 3 else _level(view, depth)}"
-    if kind == "privilege":
-        return f"privilege {tokens[2]} {depth}"
-    return f"{kind} {view.sort} {depth}"
 
 
 def lossy(event: Event, lost: int) -> Event:

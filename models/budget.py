@@ -2,8 +2,8 @@
 
 Enforcing on evidence:  E = windows per week with a category at least as rare x odds, the odds below 1 only while the
                         category is new here; at a place that keeps bringing something new, at least that place's rate.
-Forced by the clock:    a promise per week cannot be kept. E = odds at a place that brought nothing new in the second half
-                        of learning; a place that did so in two or more windows is never told for more of the same.
+Forced by the clock:    a promise per week cannot be kept. E = odds at a place that brought nothing new in the second
+                        half of learning; a place that did so in two or more windows is never told for more of the same.
 Both: alerts beyond the budget raise E, per place and for the workload, so that what goes on is not told for ever.
 """
 
@@ -27,7 +27,11 @@ class Budgets:
 
     def __init__(self, models: Models) -> None:
         self.total = models.false_alerts_per_week
-        self.own = {k: v.false_alerts_per_week for k, v in models.kinds.items() if v.enabled and v.false_alerts_per_week is not None}
+        self.own = {
+            k: v.false_alerts_per_week
+            for k, v in models.kinds.items()
+            if v.enabled and v.false_alerts_per_week is not None
+        }
         self.off = frozenset(k for k, v in models.kinds.items() if not v.enabled)
         self.rest = max(self.total - sum(self.own.values()), self.total * 0.1)
 
@@ -112,7 +116,9 @@ def tightened(told: Told, place: str, value: str, now: int, budget: float, force
     return factor
 
 
-def by_evidence(categories: Categories, category: str, odds: float, observed: float, active: list[int], now: int) -> float:
+def by_evidence(
+    categories: Categories, category: str, odds: float, observed: float, active: list[int], now: int
+) -> float:
     """E while enforcing on evidence."""
     if categories.seen(category):
         odds = max(1.0, odds)

@@ -13,9 +13,9 @@ THETA = 0.5
 class Categories:
     """Counts of categories of novelty, and how often to expect one at least as rare.
 
-    A category says where a novelty left the known tree and what sort of thing it is. It counts once per window, so that a
-    burst is one, and fades with a half-life of ten days. By Good and Turing, categories seen in one window only tell how
-    often an unseen one will come:
+    A category says where a novelty left the known tree and what sort of thing it is. It counts once per window, so
+    that a burst is one, and fades with a half-life of ten days. By Good and Turing, categories seen in one window only
+    tell how often an unseen one will come:
 
         unseen per week = (theta + windows that hold a category seen in no other window) / weeks observed
         E(c)            = unseen per week + sum of n_c' over categories c' seen again, with n_c' <= n_c / weeks observed
@@ -75,4 +75,5 @@ class Categories:
             return expected
         # a rate that fades has this much of the past in it
         weight = max(1.0, HALF_LIFE_S / 0.6931 * (1 - 0.5 ** (observed_s / HALF_LIFE_S)))
-        return expected + sum(n for n, _, again in self.counts.values() if again and n <= entry[0]) * WEEK / weight
+        again: list[float] = [n for n, _, more in self.counts.values() if more and n <= entry[0]]
+        return expected + sum(again) * WEEK / weight

@@ -5,6 +5,8 @@ One row per rule. A row looks at one event and answers with what it saw, or None
 workload and a program.
 """
 
+# ruff: noqa: E501  tables: one row is one line
+
 import re
 from collections.abc import Callable
 from fnmatch import fnmatchcase
@@ -16,11 +18,22 @@ from models.programs import program, tool
 from probes.event import Event
 
 METADATA = frozenset(
-    {"169.254.169.254", "169.254.170.2", "100.100.100.200", "fd00:ec2::254", "metadata.google.internal", "metadata.azure.internal"}
+    {
+        "169.254.169.254",
+        "169.254.170.2",
+        "100.100.100.200",
+        "fd00:ec2::254",
+        "metadata.google.internal",
+        "metadata.azure.internal",
+    }
 )
-ENTERED_BY_HAND = frozenset({"docker exec", "kubectl exec", "podman exec", "nerdctl exec", "crictl exec", "ctr exec", "runc exec"})
+ENTERED_BY_HAND = frozenset(
+    {"docker exec", "kubectl exec", "podman exec", "nerdctl exec", "crictl exec", "ctr exec", "runc exec"}
+)
 _WRITES = frozenset({"open_write", "create", "rename", "link", "symlink", "truncate", "mknod"})
-_KERNEL_HANDLES = re.compile(r"/release_agent$|^/proc/sys/kernel/(?:core_pattern|modprobe|hotplug)$|/uevent_helper$|^/proc/sysrq-trigger$|/binfmt_misc/register$")
+_KERNEL_HANDLES = re.compile(
+    r"/release_agent$|^/proc/sys/kernel/(?:core_pattern|modprobe|hotplug)$|/uevent_helper$|^/proc/sysrq-trigger$|/binfmt_misc/register$"
+)
 _ACCOUNTS = re.compile(r"^/etc/(?:passwd|shadow|gshadow|group|sudoers)$|^/etc/sudoers\.d/")
 _KEYS = re.compile(r"/\.ssh/authorized_keys2?$|/authorized_keys\.d/")
 _CRON = re.compile(r"^/etc/cron(?:tab$|\.[a-z]+/)|^/var/spool/cron/|^/etc/periodic/")
@@ -86,7 +99,9 @@ def _memfd(e: Event) -> str | None:
 
 
 def _deleted(e: Event) -> str | None:
-    return (e.object or program(e.process)) if e.detail.get("deleted") and not e.detail.get("memfd") and _done(e) else None
+    return (
+        (e.object or program(e.process)) if e.detail.get("deleted") and not e.detail.get("memfd") and _done(e) else None
+    )
 
 
 def _shared_memory(e: Event) -> str | None:
@@ -137,17 +152,28 @@ def _metadata(e: Event) -> str | None:
         text = (e.object or "").rstrip(".").lower()
         host = text if e.action == "query" else text.rpartition(":")[0].strip("[]")
         hit = next((m for m in (*seen, host, text) if m in METADATA), None)
-        if hit and (tool(program(e.process)) in ("shell", "download", "network", "recon") or programs.is_viewer(program(e.process))):
+        if hit and (
+            tool(program(e.process)) in ("shell", "download", "network", "recon")
+            or programs.is_viewer(program(e.process))
+        ):
             return str(hit)
     return None
 
 
 def _privileged(e: Event) -> str | None:
-    return (e.container.name or e.container.id[:12] if e.container else e.object or "?") if e.detail.get("privileged") else None
+    return (
+        (e.container.name or e.container.id[:12] if e.container else e.object or "?")
+        if e.detail.get("privileged")
+        else None
+    )
 
 
 def _engine_mounted(e: Event) -> str | None:
-    return (e.container.name or e.container.id[:12] if e.container else e.object or "?") if e.detail.get("engine_socket") else None
+    return (
+        (e.container.name or e.container.id[:12] if e.container else e.object or "?")
+        if e.detail.get("engine_socket")
+        else None
+    )
 
 
 def _leave(e: Event) -> str | None:
@@ -246,11 +272,15 @@ RULES: tuple[Rule, ...] = (
          "Shell by {saw} in {workload}: {who}", "Somebody opened an interactive shell in the container."),
 )  # fmt: skip
 
-BY_ACTION: dict[str, tuple[Rule, ...]] = {action: tuple(r for r in RULES if action in r.on) for action in {a for r in RULES for a in r.on}}
+BY_ACTION: dict[str, tuple[Rule, ...]] = {
+    action: tuple(r for r in RULES if action in r.on) for action in {a for r in RULES for a in r.on}
+}
 
 
 def _dull(path: str) -> bool:
-    return path.startswith(_DULL) and not path.endswith(("authorized_keys", "authorized_keys2", "release_agent", "uevent_helper", "register"))
+    return path.startswith(_DULL) and not path.endswith(
+        ("authorized_keys", "authorized_keys2", "release_agent", "uevent_helper", "register")
+    )
 
 
 _DULL = ("/data/", "/srv/", "/tmp/", "/var/lib/", "/var/log/", "/var/cache/", "/app/")
@@ -280,4 +310,6 @@ def allowed(rule: str, workload: str, exe: str, allow: list[Allow]) -> bool:
     >>> allowed("exec_memfd", "shop/ci:job", "/usr/bin/runc", [Allow(rule="exec_*", workload="shop/*")])
     True
     """
-    return any(fnmatchcase(rule, a.rule) and fnmatchcase(workload, a.workload) and fnmatchcase(exe, a.exe) for a in allow)
+    return any(
+        fnmatchcase(rule, a.rule) and fnmatchcase(workload, a.workload) and fnmatchcase(exe, a.exe) for a in allow
+    )

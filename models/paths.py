@@ -3,13 +3,16 @@
 import re
 import zlib
 from functools import lru_cache
+from itertools import pairwise
 
 LONGEST = 80
 """A longer segment is cut, with a checksum of all of it: state stays small whatever names somebody makes."""
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{12}")
 _DATE = re.compile(r"(?:19|20)\d\d[-_.]?[01]\d[-_.]?[0-3]\d(?:[T_-]?[0-2]\d[-:.]?[0-5]\d(?:[-:.]?[0-5]\d)?Z?)?")
-_HEX = re.compile(r"(?<![A-Za-z0-9])(?=[0-9a-f]*\d)(?=[0-9a-f]*[a-f])[0-9a-f]{7,}(?![A-Za-z0-9])|(?<![A-Za-z0-9])[0-9A-F]{12,}(?![A-Za-z0-9])")
+_HEX = re.compile(
+    r"(?<![A-Za-z0-9])(?=[0-9a-f]*\d)(?=[0-9a-f]*[a-f])[0-9a-f]{7,}(?![A-Za-z0-9])|(?<![A-Za-z0-9])[0-9A-F]{12,}(?![A-Za-z0-9])"
+)
 _NUMBER = re.compile(r"\d+(?:\.\d+)*")
 _TEMP = re.compile(
     r"^(?P<keep>tmp\.?|temp\.?|sed|cc|sort|pip-[a-z-]+-|npm-|sess_|go-build|vi|\.(?:.*\.))(?P<rand>[A-Za-z0-9_]{6,})(?P<tail>(?:\.\w{1,5})?)$"
@@ -24,11 +27,11 @@ def _random(run: str) -> bool:
         return False
     if run.isalpha() and (run.islower() or run[1:].islower()):
         return len(run) >= 8 and not _VOWEL.search(run)
-    switches = sum(a.isdigit() != b.isdigit() for a, b in zip(run, run[1:], strict=False))
+    switches = sum(a.isdigit() != b.isdigit() for a, b in pairwise(run))
     if switches >= 3 or (switches >= 2 and not run[-1].isdigit()):
         return True
-    jumps = sum(a.islower() and b.isupper() for a, b in zip(run, run[1:], strict=False))
-    falls = sum(a.isupper() and b.isupper() for a, b in zip(run, run[1:], strict=False))
+    jumps = sum(a.islower() and b.isupper() for a, b in pairwise(run))
+    falls = sum(a.isupper() and b.isupper() for a, b in pairwise(run))
     if jumps >= 2 and (falls >= 1 or len(run) <= 8):
         return True
     return len(run) >= 8 and not _VOWEL.search(run)
@@ -105,22 +108,57 @@ STARTUP = (
 )  # fmt: skip
 _STARTUP = re.compile("|".join(f"(?:{p})" for p in STARTUP))
 
-_CODE = re.compile(r"^/(?:usr|bin|sbin|lib\d*|boot|etc|opt|app)(?:/|$)|^/proc/sys/|^/sys/|/(?:www|htdocs|public_html|webapps)/")
+_CODE = re.compile(
+    r"^/(?:usr|bin|sbin|lib\d*|boot|etc|opt|app)(?:/|$)|^/proc/sys/|^/sys/|/(?:www|htdocs|public_html|webapps)/"
+)
 _SYSTEM = re.compile(
     r"^/(?:usr|lib\d*|bin|sbin|sys|proc)(?:/|$)|^/etc/(?:ld\.so|ssl|ca-certificates|localtime|timezone|locale|nsswitch|host|resolv|gai|"
     r"services|protocols|mime|os-release|debian_version|alpine-release|inputrc|terminfo|magic|python|perl|java|fonts|machine-id)"
     r"|/(?:site|dist)-packages/|/__pycache__/|/node_modules/|^/\.dockerenv$"
 )
-_NULL = re.compile(r"^/dev/(?:null|zero|full|u?random|tty|ptmx|pts/\d+|std(?:in|out|err)|fd/\d+|console|log)$|^/proc/self/fd/")
+_NULL = re.compile(
+    r"^/dev/(?:null|zero|full|u?random|tty|ptmx|pts/\d+|std(?:in|out|err)|fd/\d+|console|log)$|^/proc/self/fd/"
+)
 _TEMPDIR = re.compile(r"^/(?:var/)?tmp(?:/|$)|^/dev/shm(?:/|$)|^/run/(?!secrets)(?:shm|lock|user|[^/]*)")
-_DATA = re.compile(r"^/(?:var/(?:lib|log|cache|spool|run|opt|www)|data|srv|mnt|media|storage|backup\w*|logs?|cache|uploads?|volumes?)(?:/|$)")
-_WRITABLE = re.compile(r"^/(?:tmp|var/tmp|dev/shm|run|var/run|dev/mqueue|proc/\w+/fd|mnt|media|data|uploads?|var/(?:lib|cache|log|spool|www))(?:/|$)|/\.[^/]+(?:/|$)|^\.")
-_RUNNABLE = re.compile(r"\.(?:sh|bash|so(?:\.\d+)*|php\d?|phtml|jspx?|aspx?|cgi|pl|py|rb|elf|service|timer|ko|bin|exe|jar|war|desktop)$")
+_DATA = re.compile(
+    r"^/(?:var/(?:lib|log|cache|spool|run|opt|www)|data|srv|mnt|media|storage|backup\w*|logs?|cache|uploads?|volumes?)(?:/|$)"
+)
+_WRITABLE = re.compile(
+    r"^/(?:tmp|var/tmp|dev/shm|run|var/run|dev/mqueue|proc/\w+/fd|mnt|media|data|uploads?|var/(?:lib|cache|log|spool|www))(?:/|$)|/\.[^/]+(?:/|$)|^\."
+)
+_RUNNABLE = re.compile(
+    r"\.(?:sh|bash|so(?:\.\d+)*|php\d?|phtml|jspx?|aspx?|cgi|pl|py|rb|elf|service|timer|ko|bin|exe|jar|war|desktop)$"
+)
 _LOG = re.compile(r"^/var/log/|/logs?/|\.log(?:\.\d+)?(?:\.gz)?$|_history$|/(?:[wbu]tmp|lastlog)$")
 
 
-_HINTS = ("/.", "env", "secret", "shadow", "/proc/", "/dev/", ".key", "ssh", "pass", "token", "cred", "priv", ".pem", "api", "service", "sudoers",
-          "keytab", ".p12", ".pfx", ".jks", "keystore", ".kdbx", ".ovpn", "/kcore", "_history")  # fmt: skip
+_HINTS = (
+    "/.",
+    "env",
+    "secret",
+    "shadow",
+    "/proc/",
+    "/dev/",
+    ".key",
+    "ssh",
+    "pass",
+    "token",
+    "cred",
+    "priv",
+    ".pem",
+    "api",
+    "service",
+    "sudoers",
+    "keytab",
+    ".p12",
+    ".pfx",
+    ".jks",
+    "keystore",
+    ".kdbx",
+    ".ovpn",
+    "/kcore",
+    "_history",
+)
 
 
 def _may_be_secret(path: str) -> bool:
@@ -136,7 +174,7 @@ def _may_be_secret(path: str) -> bool:
 def place(path: str) -> str:
     """Which kind of place this is: secret, startup, null, system, code, temp, data or other. The first that fits.
 
-    >>> place("/run/secrets/db"), place("/etc/cron.d/x"), place("/usr/lib/libc.so.6"), place("/tmp/x"), place("/dev/null")
+    >>> place("/run/secrets/db"), place("/etc/cron.d/x"), place("/usr/lib/libc.so"), place("/tmp/x"), place("/dev/null")
     ('secret', 'startup', 'system', 'temp', 'null')
     >>> place("/etc/passwd"), place("/srv/app/.env"), place("/var/lib/app/f"), place("/app/tokenizer.json")
     ('startup', 'secret', 'data', 'code')
@@ -187,6 +225,9 @@ def never_collapses(directory: str) -> bool:
     (True, True, False)
     """
     return bool(
-        re.search(r"^/(?:etc|root|boot|bin|sbin|usr/(?:local/)?s?bin|run/secrets|var/run/secrets|var/spool/cron)(?:/|$)|/\.ssh(?:/|$)|^/home/[^/]*$|^/$", directory)
+        re.search(
+            r"^/(?:etc|root|boot|bin|sbin|usr/(?:local/)?s?bin|run/secrets|var/run/secrets|var/spool/cron)(?:/|$)|/\.ssh(?:/|$)|^/home/[^/]*$|^/$",
+            directory,
+        )
         or place(directory + "/x") in ("secret", "startup")
     )

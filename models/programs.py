@@ -24,7 +24,9 @@ CHANGE = frozenset(
     "chpasswd su sudo doas nsenter unshare insmod modprobe mknod dd base64 xxd gcc cc g++ make ld tcc go rustc "
     "gdb strace ltrace setcap kill pkill killall shred nohup setsid docker kubectl ctr crictl runc".split()
 )
-VIEWERS = frozenset("cat head tail less more grep egrep fgrep zcat od xxd hexdump strings base64 cp mv dd nl tac rev sort".split())
+VIEWERS = frozenset(
+    "cat head tail less more grep egrep fgrep zcat od xxd hexdump strings base64 cp mv dd nl tac rev sort".split()
+)
 
 _CLASSES = (("shell", SHELLS), ("download", DOWNLOAD), ("network", NETWORK), ("recon", RECON), ("change", CHANGE),
             ("interpreter", INTERPRETERS))  # fmt: skip

@@ -1,6 +1,7 @@
-"""How much a workload does: River's exponentially weighted statistics by hour of day, and by how far a second is beyond them."""
+"""How much a workload does: River's exponentially weighted statistics by hour of day, and how far beyond them."""
 
 import math
+from collections.abc import Hashable
 from typing import Any
 
 from river import base
@@ -87,7 +88,7 @@ class Rates(base.AnomalyDetector):
         self.overall: dict[str, _Spread] = {}
         self.hours: dict[int, dict[str, _Spread]] = {}
 
-    def learn_one(self, x: dict[str, Any]) -> None:
+    def learn_one(self, x: dict[Hashable, Any]) -> None:
         self.seen += 1
         hour = self.hours.setdefault(int(x["hour"]), {})
         for name in METRICS:
@@ -103,10 +104,10 @@ class Rates(base.AnomalyDetector):
                     spread = spreads[name] = _Spread()
                 spread.update(y)
 
-    def score_one(self, x: dict[str, Any]) -> float:
+    def score_one(self, x: dict[Hashable, Any]) -> float:
         return self.worst(x)[0]
 
-    def worst(self, x: dict[str, Any]) -> tuple[float, str]:
+    def worst(self, x: dict[Hashable, Any]) -> tuple[float, str]:
         """(deviations, metric) of the count that is furthest out."""
         if self.seen < self.warm:
             return 0.0, ""

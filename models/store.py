@@ -75,7 +75,9 @@ class Baselines:
                 continue
             if finding is not None:
                 here = sum(n for stage, n in lost.items() if stage.endswith("." + event.kind)) if lost else 0
-                findings.append(msgspec.structs.replace(finding, event=lossy(event, here)) if here > event.lost else finding)
+                findings.append(
+                    msgspec.structs.replace(finding, event=lossy(event, here)) if here > event.lost else finding
+                )
         for window in batch.windows:
             name = window.workload
             baseline = touched[name] if name in touched else touched.setdefault(name, self._open(name, position, batch))

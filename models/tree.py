@@ -1,4 +1,4 @@
-"""What a workload is known to do, as one tree: kind, program, place, name. Where something leaves it is what matters."""
+"""What a workload is known to do, as one tree: kind, program, place, name. Where something leaves it matters."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 ANY = "*"
 """Child that stands for all plain ones of a place that always brings new names."""
 SPECIAL = "!"
-"""First letter of a token that is special at its place (a program in /tmp, a script among uploads): `*` never covers it."""
+"""First letter of a token that is special at its place (a program in /tmp, a script among uploads): not in `*`."""
 SECRET = "!!"
 """First letters of a token that nothing but itself covers."""
 WIDE = 50

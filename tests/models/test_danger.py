@@ -1,5 +1,7 @@
 """The danger list: each row with what it is for, and with what comes near it and is none."""
 
+# ruff: noqa: E501  tables: one row is one line
+
 from collections.abc import Callable
 from itertools import count
 
@@ -62,7 +64,13 @@ def test_danger_is_told_while_learning_and_what_comes_near_is_not(rule: str, bad
     (finding,) = feed.give([bad(world.at(2))])
 
     assert [] == [f.rule for f in harmless]
-    assert (rule, "danger", "danger", "learning", False) == (finding.rule, finding.kind, finding.detector, finding.mode, finding.would_alert)
+    assert (rule, "danger", "danger", "learning", False) == (
+        finding.rule,
+        finding.kind,
+        finding.detector,
+        finding.mode,
+        finding.would_alert,
+    )
 
 
 def test_every_rule_has_a_case():
@@ -88,7 +96,9 @@ def test_a_storm_of_one_danger_is_bounded_and_counted():
 
 
 def test_danger_allow_in_the_config_silences_a_rule_for_a_workload_and_a_program():
-    settings = Settings.model_validate({"danger": {"allow": [{"rule": "namespace_*", "workload": "shop/*", "exe": "/bin/*"}]}})
+    settings = Settings.model_validate(
+        {"danger": {"allow": [{"rule": "namespace_*", "workload": "shop/*", "exe": "/bin/*"}]}}
+    )
     world, feed = World(), Feed(settings)
 
     assert [] == feed.give([world.at(1).called(SH, "mount", "/mnt")])
@@ -126,16 +136,35 @@ def runs(kind: str, n: int, tty: str | None = None) -> list[Event]:
         host.at(i), world.at(i)
         runc = proc("/usr/bin/runc", "--root", "/run/docker", "create", parent=shim)
         out.append(host.ran_as(runc))
-        out.append(host.ran_as(proc("/memfd:runc_cloned:/proc/self/exe (deleted)", "runc", "init", parent=runc), runtime=True, memfd=True))
+        out.append(
+            host.ran_as(
+                proc("/memfd:runc_cloned:/proc/self/exe (deleted)", "runc", "init", parent=runc),
+                runtime=True,
+                memfd=True,
+            )
+        )
         for call in ("mount",) * 5 + ("pivot_root", "setns", "unshare", "capset", "setuid"):
             out.append(host.called(runc, call, "/", runtime=True))
         out.append(host.wrote(runc, f"/run/docker/runtime-runc/moby/{i:064x}/state.json"))
         if kind == "run":
-            out.append(world.event("sensor", "container_start", runc, None, detail={"privileged": False, "engine_socket": False}))
+            out.append(
+                world.event(
+                    "sensor", "container_start", runc, None, detail={"privileged": False, "engine_socket": False}
+                )
+            )
             first = proc("/bin/date")
             out.append(world.ran_as(first, first=True))
         else:
-            first = Process(900 + i, 9, 0, "date", "/bin/sh" if tty else "/bin/date", ("sh",) if tty else ("date",), tty=tty, entered="docker exec")
+            first = Process(
+                900 + i,
+                9,
+                0,
+                "date",
+                "/bin/sh" if tty else "/bin/date",
+                ("sh",) if tty else ("date",),
+                tty=tty,
+                entered="docker exec",
+            )
             out.append(world.ran_as(first))
             if tty:
                 out.append(world.ran_as(proc("/bin/sh", "-c", "ls", parent=first, entered="docker exec", tty=tty)))

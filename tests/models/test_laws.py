@@ -142,20 +142,46 @@ def test_a_corrupt_snapshot_is_refused(junk: bytes, at: int, flip: int):
             Baselines(Settings()).restore(data)
 
 
-HOSTILE = st.text(max_size=60) | st.sampled_from(["", "/", "//", "..", "/" * 300, "\x00", "/proc/self/fd/1", "unix:", "[::]:0", ":::", "x:y"])
+HOSTILE = st.text(max_size=60) | st.sampled_from(
+    ["", "/", "//", "..", "/" * 300, "\x00", "/proc/self/fd/1", "unix:", "[::]:0", ":::", "x:y"]
+)
 
 
-@given(HOSTILE, HOSTILE, st.sampled_from(["exec", "open_read", "create", "rename", "chmod", "connect", "accept", "listen", "query", "mount", "kill"]))
+@given(
+    HOSTILE,
+    HOSTILE,
+    st.sampled_from(
+        ["exec", "open_read", "create", "rename", "chmod", "connect", "accept", "listen", "query", "mount", "kill"]
+    ),
+)
 @hypothesis_settings(max_examples=300, deadline=None)
 def test_no_text_of_an_attacker_stops_it(text: str, other: str, action: str):
-    kinds = {"exec": "exec", "connect": "connect", "accept": "accept", "listen": "listen", "query": "dns", "mount": "privilege", "kill": "privilege"}
+    kinds = {
+        "exec": "exec",
+        "connect": "connect",
+        "accept": "accept",
+        "listen": "listen",
+        "query": "dns",
+        "mount": "privilege",
+        "kill": "privilege",
+    }
     world, feed = World(), Feed(max="1s")
     process = proc(other or "x", text, other, text * 3)
     world.at(0)
     feed.give([world.read(NODE, "/app/x")])
     for i in range(3):
         world.at(5 + i)
-        feed.give([world.event(kinds.get(action, "file"), action, process, text, detail={"to": other, "mode": 0o755, "target_relation": "stranger"})])
+        feed.give(
+            [
+                world.event(
+                    kinds.get(action, "file"),
+                    action,
+                    process,
+                    text,
+                    detail={"to": other, "mode": 0o755, "target_relation": "stranger"},
+                )
+            ]
+        )
 
     feed.baselines.describe(world.workload)
     Baselines(Settings()).restore(feed.baselines.snapshot(world.workload))
@@ -167,7 +193,10 @@ def random_names(make: Callable[[World, str], Event], n: int) -> int:
     rng = random.Random(4)
     world, feed = World(), Feed(min="1d")
     for i in range(n):
-        name = "/".join("".join(rng.choice("abcdefghiklmnoprstu") for _ in range(rng.randrange(3, 9))) for _ in range(rng.randrange(1, 4)))
+        name = "/".join(
+            "".join(rng.choice("abcdefghiklmnoprstu") for _ in range(rng.randrange(3, 9)))
+            for _ in range(rng.randrange(1, 4))
+        )
         feed.batch([make(world.at(i * 0.1), name)], world.time)
     return len(feed.baselines.snapshot(world.workload))
 
@@ -190,12 +219,22 @@ def test_state_stays_small_whatever_names_come(make):
     assert random_names(make, 10_000) < 128 << 10
 
 
+def letters(i: int) -> str:
+    """A name of letters only, a new one for each number below 26^3."""
+    return "".join(chr(97 + i // 26**k % 26) for k in range(3)) + "x"
+
+
 def test_what_is_in_use_is_not_forgotten_under_a_flood_of_names():
     world, feed = World(), Feed(min="1d")
     feed.give([world.at(0).read(NODE, "/etc/app/a.conf")])
     for i in range(5000):
         world.at(1 + i * 0.5)
-        flush = [world.wrote(NODE, f"/etc/{chr(97 + i % 26)}{'abcdefghij'[i // 26 % 10]}{'klmnopqrst'[i // 260 % 10]}{'uvwxyzabc'[i // 2600]}x")]
+        flush = [
+            world.wrote(
+                NODE,
+                f"/etc/{letters(i)}",
+            )
+        ]
         if i % 50 == 0:
             flush.append(world.read(NODE, "/etc/app/a.conf"))
         feed.batch(flush, world.time)
@@ -215,4 +254,6 @@ def test_windows_and_decisions_survive_a_snapshot():
     fresh.restore(feed.baselines.snapshot(world.workload))
 
     assert feed.baselines.describe(world.workload) == fresh.describe(world.workload)
-    assert [("accept", "ana", "why")] == [(d["action"], d["author"], d["reason"]) for d in fresh.describe(world.workload)["decisions"]]
+    assert [("accept", "ana", "why")] == [
+        (d["action"], d["author"], d["reason"]) for d in fresh.describe(world.workload)["decisions"]
+    ]

@@ -5,6 +5,7 @@ from itertools import chain
 
 import pytest
 
+from config.schema import Settings
 from models.finding import Finding
 from probes.event import Event
 from tests.models.scenarios import mix
@@ -12,9 +13,10 @@ from tests.models.scenarios.attacks import ACTS
 from tests.models.world import Feed, World
 
 
-def learned(seconds: float, seed: int = 1) -> tuple[Feed, World]:
+def learned(seconds: float, seed: int = 1, budget: float = 1.0) -> tuple[Feed, World]:
     """Baselines after that many seconds of the mix, with its daily job once, near the end."""
-    world, feed = World(), Feed(max=f"{int(seconds)}s")
+    learn, models = {"max": f"{int(seconds)}s"}, {"false_alerts_per_week": budget}
+    world, feed = World(), Feed(Settings.model_validate({"learn": learn, "models": models}))
     third = seconds * 0.7
     feed.give(
         chain(

@@ -5,7 +5,7 @@ import pytest
 from config.schema import Settings
 from models.finding import Decision
 from tests.models.scenarios.weeks import DAY, LIVES, Life
-from tests.models.world import START, SECOND, Feed
+from tests.models.world import SECOND, START, Feed
 
 SEEDS = (1, 2, 3)
 LEARN, ENFORCE = 14, 28

@@ -34,9 +34,19 @@ class World:
         return self
 
     def event(self, kind: str, action: str, process: Process, object: str | None, **more: Any) -> Event:
-        return Event(self.time, self.workload, kind, action, process, process.pid, 0, object, container=self.container, **more)
+        return Event(
+            self.time, self.workload, kind, action, process, process.pid, 0, object, container=self.container, **more
+        )
 
-    def ran(self, exe: str, *args: str, by: Process | None = None, entered: str | None = None, tty: str | None = None, **detail: Any) -> Event:
+    def ran(
+        self,
+        exe: str,
+        *args: str,
+        by: Process | None = None,
+        entered: str | None = None,
+        tty: str | None = None,
+        **detail: Any,
+    ) -> Event:
         process = proc(exe, *args, parent=by, entered=entered, tty=tty)
         return self.event("exec", "exec", process, exe, detail=detail)
 
@@ -52,16 +62,34 @@ class World:
     def changed(self, process: Process, action: str, path: str, result: int = 0, **detail: Any) -> Event:
         return self.event("file", action, process, path, detail=detail, result=result)
 
-    def connected(self, process: Process, ip: str, port: int, name: str | None = None, proto: str = "tcp", result: int = 0) -> Event:
+    def connected(
+        self, process: Process, ip: str, port: int, name: str | None = None, proto: str = "tcp", result: int = 0
+    ) -> Event:
         shown = f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
         family = "inet6" if ":" in ip else "inet"
-        return self.event("connect", "connect", process, shown, remote=Remote(ip, port, name), detail={"family": family, "proto": proto}, result=result)
+        return self.event(
+            "connect",
+            "connect",
+            process,
+            shown,
+            remote=Remote(ip, port, name),
+            detail={"family": family, "proto": proto},
+            result=result,
+        )
 
     def joined(self, process: Process, path: str) -> Event:
         return self.event("connect", "connect", process, f"unix:{path}", detail={"family": "unix"})
 
     def accepted(self, process: Process, ip: str, port: int, lport: int = 8080) -> Event:
-        return self.event("accept", "accept", process, f"{ip}:{port}", remote=Remote(ip, port), detail={"proto": "tcp", "lport": lport}, result=7)
+        return self.event(
+            "accept",
+            "accept",
+            process,
+            f"{ip}:{port}",
+            remote=Remote(ip, port),
+            detail={"proto": "tcp", "lport": lport},
+            result=7,
+        )
 
     def listened(self, process: Process, where: str, action: str = "listen", proto: str = "tcp") -> Event:
         return self.event("listen", action, process, where, detail={"proto": proto})
@@ -69,7 +97,15 @@ class World:
     def asked(self, process: Process, name: str) -> Event:
         return self.event("dns", "query", process, name)
 
-    def called(self, process: Process, call: str, object: str | None = None, result: int = 0, flags: str | None = None, **detail: Any) -> Event:
+    def called(
+        self,
+        process: Process,
+        call: str,
+        object: str | None = None,
+        result: int = 0,
+        flags: str | None = None,
+        **detail: Any,
+    ) -> Event:
         return self.event("privilege", call, process, object, detail=detail, result=result, flags=flags)
 
 
@@ -81,7 +117,9 @@ class Feed:
         self.offset = 0
         self.findings: list[Finding] = []
 
-    def batch(self, events: Iterable[Event], time: int, windows: list[Window] | None = None, **more: Any) -> list[Finding]:
+    def batch(
+        self, events: Iterable[Event], time: int, windows: list[Window] | None = None, **more: Any
+    ) -> list[Finding]:
         self.offset += 1
         batch = Batch("host", "boot", "run", self.offset, 0, time, list(events), windows or [], **more)
         found = self.baselines.apply(batch, (0, self.offset))

@@ -1,5 +1,7 @@
 """Single acts, each done by programs and shells that the mix itself uses: (name, what to look for in the finding, act)."""
 
+# ruff: noqa: E501  tables: one row is one line
+
 from collections.abc import Callable, Iterator
 
 from probes.event import Event

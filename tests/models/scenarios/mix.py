@@ -1,5 +1,5 @@
-"""A mix of services in one container, as they are: a web server, a database, a worker that always makes new names, a job
-every few seconds, a daily-like job. Deterministic; load changes with the phase."""
+"""A mix of services in one container, as they are: a web server, a database, a worker that always makes new names,
+a job every few seconds, a daily-like job. Deterministic; load changes with the phase."""
 
 import random
 from collections.abc import Iterator
@@ -48,12 +48,18 @@ def traffic(w: World, begin: float, end: float, seed: int, load: float = 1.0) ->
     while t < end:
         t += rng.expovariate(load)
         w.at(min(t, end))
-        yield w.accepted(NGINX, f"{rng.choice((10, 172, 198))}.{rng.randrange(256)}.{rng.randrange(256)}.{rng.randrange(1, 255)}", rng.randrange(32768, 60999))
+        yield w.accepted(
+            NGINX,
+            f"{rng.choice((10, 172, 198))}.{rng.randrange(256)}.{rng.randrange(256)}.{rng.randrange(1, 255)}",
+            rng.randrange(32768, 60999),
+        )
         yield w.read(NGINX, rng.choice(("/srv/www/index.html", "/srv/www/app.css", "/srv/www/logo.png")))
         yield w.connected(NGINX, "127.0.0.1", 9000)
         if rng.random() < 0.5:
             yield w.wrote(WORKER, f"/data/uploads/{rng.randbytes(8).hex()}.jpg")
-            yield w.wrote(WORKER, f"/data/uploads/{''.join(rng.choice('abcdefghijklmnopqrstuvwxyz') for _ in range(9))}.png")
+            yield w.wrote(
+                WORKER, f"/data/uploads/{''.join(rng.choice('abcdefghijklmnopqrstuvwxyz') for _ in range(9))}.png"
+            )
         if rng.random() < 0.3:
             name = f"/tmp/tmp{''.join(rng.choice('abcdefghijklmnopqrstuvwxyz0123456789_') for _ in range(8))}"
             yield w.wrote(WORKER, name)
@@ -62,7 +68,9 @@ def traffic(w: World, begin: float, end: float, seed: int, load: float = 1.0) ->
         yield w.wrote(POSTGRES, f"/var/lib/postgresql/data/base/16384/{rng.randrange(16000, 17000)}")
         yield w.read(POSTGRES, f"/proc/{rng.randrange(100, 30000)}/stat")
         if rng.random() < 0.2:
-            yield w.wrote(POSTGRES, f"/var/lib/postgresql/data/pg_wal/0000000100000000000000{rng.randrange(16, 255):02X}")
+            yield w.wrote(
+                POSTGRES, f"/var/lib/postgresql/data/pg_wal/0000000100000000000000{rng.randrange(16, 255):02X}"
+            )
         if rng.random() < 0.2:
             yield w.asked(WORKER, "api.partner.example")
             yield w.connected(WORKER, f"203.0.113.{rng.randrange(1, 255)}", 443, "api.partner.example")
@@ -72,7 +80,12 @@ def traffic(w: World, begin: float, end: float, seed: int, load: float = 1.0) ->
         if t >= next_report:
             next_report = t + 4
             yield w.wrote(WORKER, f"/data/reports/report-{rng.randrange(10**6)}.csv")
-            yield w.changed(WORKER, "rename", f"/data/reports/report-{rng.randrange(10**6)}.csv", to=f"/data/reports/{rng.randbytes(4).hex()}-final.csv")
+            yield w.changed(
+                WORKER,
+                "rename",
+                f"/data/reports/report-{rng.randrange(10**6)}.csv",
+                to=f"/data/reports/{rng.randbytes(4).hex()}-final.csv",
+            )
         if t >= next_check:
             next_check = t + 10
             check = proc("/usr/bin/curl", "-fs", "http://127.0.0.1:8080/health", entered="docker exec")
@@ -84,7 +97,9 @@ def traffic(w: World, begin: float, end: float, seed: int, load: float = 1.0) ->
 
 def job(w: World, rng: random.Random) -> Iterator[Event]:
     """Every few seconds: a shell that runs short programs on names of its own."""
-    shell = proc("/bin/sh", "-c", f"gzip -9 /data/reports/old-{rng.randrange(1000)}.csv && date +%s > /data/last", parent=CRON)
+    shell = proc(
+        "/bin/sh", "-c", f"gzip -9 /data/reports/old-{rng.randrange(1000)}.csv && date +%s > /data/last", parent=CRON
+    )
     yield w.ran_as(shell)
     gzip = proc("/bin/gzip", "-9", f"/data/reports/old-{rng.randrange(1000)}.csv", parent=shell)
     yield w.ran_as(gzip)
@@ -129,7 +144,9 @@ def later(w: World, at: float) -> Iterator[Event]:
     yield w.read(WORKER, "/app/templates/invoice.html")
     yield w.read(WORKER, "/app/pages.py")
     yield w.wrote(WORKER, "/app/__pycache__/pages.cpython-311.pyc.140211")
-    yield w.changed(WORKER, "rename", "/app/__pycache__/pages.cpython-311.pyc.140211", to="/app/__pycache__/pages.cpython-311.pyc")
+    yield w.changed(
+        WORKER, "rename", "/app/__pycache__/pages.cpython-311.pyc.140211", to="/app/__pycache__/pages.cpython-311.pyc"
+    )
     yield w.wrote(NGINX, "/var/cache/nginx/client_temp/0000000001")
     yield w.wrote(POSTGRES, "/var/lib/postgresql/data/pg_stat_tmp/global.tmp")
     yield w.changed(POSTGRES, "unlink", "/var/lib/postgresql/data/pg_wal/000000010000000000000011")

@@ -8,7 +8,12 @@ from tests.models.world import World, proc
 
 DAY = 86_400
 STEP = 1200
-WORDS = tuple(a + b + c for a in ("ka", "lo", "mi", "ter", "sun") for b in ("ro", "li", "van", "de") for c in ("n", "s", "lt", "x"))
+WORDS = tuple(
+    a + b + c
+    for a in ("ka", "lo", "mi", "ter", "sun")
+    for b in ("ro", "li", "van", "de")
+    for c in ("n", "s", "lt", "x")
+)
 
 
 class Life:
@@ -21,7 +26,10 @@ class Life:
         self.server = proc("/app/server", parent=self.init)
         self.shell = proc("/bin/sh", "/app/loop.sh", parent=self.init)
         self.files = [f"/app/{self.rng.choice(WORDS)}/{self.rng.choice(WORDS)}.dat" for _ in range(40)]
-        self.peers = [(f"10.0.{self.rng.randrange(9)}.{self.rng.randrange(1, 250)}", self.rng.choice((5432, 6379, 443))) for _ in range(4)]
+        self.peers = [
+            (f"10.0.{self.rng.randrange(9)}.{self.rng.randrange(1, 250)}", self.rng.choice((5432, 6379, 443)))
+            for _ in range(4)
+        ]
         self.tools = ["/bin/date", "/bin/gzip", "/usr/bin/find", "/bin/rm"][: self.rng.randrange(2, 5)]
 
     def live(self, begin: int, end: int) -> Iterator[Event]:
@@ -85,7 +93,9 @@ class Deploys(Life):
             self.server = proc("/app/server", "--version", f"1.{self.version}.0", parent=self.init)
             yield w.ran_as(self.server, first=True)
             for _ in range(self.rng.randrange(5, 15)):
-                self.files[self.rng.randrange(40)] = f"/app/{self.rng.choice(WORDS)}/{self.rng.choice(WORDS)}{self.version}.dat"
+                self.files[self.rng.randrange(40)] = (
+                    f"/app/{self.rng.choice(WORDS)}/{self.rng.choice(WORDS)}{self.version}.dat"
+                )
             for path in self.files:
                 yield w.read(self.server, path)
             yield w.read(self.server, f"/usr/lib/app/plugin-1.{self.version}.so")
@@ -95,7 +105,9 @@ class Deploys(Life):
 class Drift(Life):
     def step(self, w: World, t: int) -> Iterator[Event]:
         yield from super().step(w, t)
-        yield w.wrote(self.server, f"/srv/uploads/{''.join(self.rng.choice('abcdefghiklmnoprstu') for _ in range(8))}.jpg")
+        yield w.wrote(
+            self.server, f"/srv/uploads/{''.join(self.rng.choice('abcdefghiklmnoprstu') for _ in range(8))}.jpg"
+        )
         if self.rng.random() < 0.02:
             name = f"{self.rng.choice(WORDS)}{self.rng.choice(WORDS)}.hooks.example"
             yield w.asked(self.server, name)

@@ -1,0 +1,48 @@
+"""Names for where an event leaves the tree: its place, its program as a whole, its category."""
+
+from models.kinds.view import View
+
+
+def _level(view: View, depth: int) -> str:
+    return "name" if depth >= len(view.tokens) - 1 else "way"
+
+
+def _group(view: View) -> str:
+    """Sorts that say the same about a place."""
+    return (
+        "plain"
+        if view.sort in ("plain", "data", "temp", "other", "code", "system", "private", "external", "loopback")
+        else view.sort
+    )
+
+
+def place_of(view: View, depth: int) -> str:
+    """Where it leaves the tree, at which level, and its sort. What is special has a place of its own."""
+    tokens = view.tokens
+    if tokens[0] == "connect" and depth == 3 and len(tokens) == 5:
+        return f"{' '.join(tokens[:3])} *:{tokens[4]}|{_group(view)}"
+    if tokens[0] == "file" or len(tokens) - depth > 1:
+        return f"{' '.join(tokens[:depth])}|{_level(view, depth)}|{_group(view)}"
+    return f"{' '.join(tokens[:depth])}|{_group(view)}"
+
+
+def program_of(view: View, depth: int) -> str:
+    """The same for the program as a whole; only where things of this sort are of one kind wherever they are."""
+    tokens = view.tokens
+    if tokens[0] == "file" and depth >= 3 and _group(view) == "plain":
+        return f"~file {tokens[1]} {tokens[2]}|{_level(view, depth)}"
+    if tokens[0] == "exec" and depth >= 2:
+        return f"~exec {depth}|{_group(view)}"
+    return ""
+
+
+def category_of(view: View, depth: int) -> str:
+    tokens = view.tokens
+    kind = tokens[0]
+    if kind == "exec":
+        return f"exec {min(depth, 3)} {view.sort}"
+    if kind == "file":
+        return f"file {tokens[2]} {view.sort} {min(depth, 3) if depth < 3 else _level(view, depth)}"
+    if kind == "privilege":
+        return f"privilege {tokens[2]} {depth}"
+    return f"{kind} {view.sort} {depth}"

@@ -1,0 +1,234 @@
+"""file: program -> reading, writing, names, links or rights -> path."""
+
+import re
+from functools import lru_cache
+
+from models import paths, programs
+from models.kinds.view import REFUSED, Known, View, Weight, who
+from models.tree import ANY, SECRET, SPECIAL, Node, Tree
+from probes.event import Event
+
+READ_ACTIONS = ("open_read",)
+WRITE_ACTIONS = ("open_write", "create", "truncate", "mkdir")
+NAME_ACTIONS = ("unlink", "rename", "rmdir")
+LINK_ACTIONS = ("link", "symlink")
+
+
+def _op(event: Event) -> str | None:
+    action = event.action
+    if action in READ_ACTIONS:
+        return "list" if event.flags and "O_DIRECTORY" in event.flags else "read"
+    if action in WRITE_ACTIONS:
+        return "write"
+    if action in NAME_ACTIONS:
+        return "name"
+    if action in LINK_ACTIONS:
+        return "link"
+    if action == "chmod":
+        mode = event.detail.get("mode", 0)
+        return "make runnable" if isinstance(mode, int) and mode & 0o111 else "rights"
+    if action == "mknod":
+        return "node"
+    return "rights"
+
+
+def view_file(event: Event) -> View | None:
+    path = event.object
+    if not path:
+        return None
+    if event.result < 0 and event.result not in REFUSED:
+        return None
+    op = _op(event)
+    if op is None:
+        return None
+    to = event.detail.get("to") if event.detail else None
+    if isinstance(to, str) and to:
+        worst = paths.place(to)
+        if event.action in ("rename", "link") or worst in ("secret", "startup"):
+            path = to if worst in ("secret", "startup") or paths.place(path) not in ("secret", "startup") else path
+    return _view_file(who(event), op, path, event.result < 0)
+
+
+@lru_cache(maxsize=8192)
+def _view_file(program: str, op: str, path: str, refused: bool) -> View:
+    sort = paths.place(path)
+    looks = op in ("read", "list")
+    if refused:
+        op += " refused"
+    if looks and sort == "system":
+        return View(("file", program, op, *paths.segments(path)[:2], "**"), sort, path)
+    parts = paths.segments(path) or ("/",)
+    if sort == "secret":
+        parts = (*parts[:-1], SECRET + path.rsplit("/", 1)[-1])
+    elif not looks and paths.is_runnable_name(path) and sort not in ("startup", "system"):
+        parts = (*parts[:-1], SPECIAL + parts[-1])
+        sort = "runnable:" + sort
+    elif not looks and sort == "system" and ("/__pycache__/" in path or path[:6] == "/proc/"):
+        sort = "temp" if path[:6] != "/proc/" else "proc"
+    return View(("file", program, op, *parts), sort, path)
+
+
+def _dir_known(tree: Tree, program: str, op: str, parts: tuple[str, ...]) -> bool:
+    nodes, depth = tree.walk(("file", program, op, *parts[:-1]))
+    return depth == len(parts) + 2 and bool(nodes[-1].children)
+
+
+_FILE_VERBS = {"read": "read", "list": "listed", "write": "wrote", "name": "removed or renamed", "link": "linked",
+               "make runnable": "made runnable", "rights": "changed the rights of", "node": "made a node"}  # fmt: skip
+
+
+def weigh_file(view: View, depth: int, nodes: list[Node], known: Known, event: Event) -> Weight:
+    _, program, op, *rest = view.tokens
+    parts = tuple(rest)
+    refused = op.endswith(" refused")
+    op = op.removesuffix(" refused")
+    name = programs.base(program)
+    verb = {
+        "unlink": "removed",
+        "rename": "renamed",
+        "truncate": "truncated",
+        "create": "created",
+        "mkdir": "made",
+    }.get(event.action, _FILE_VERBS[op])
+    what = f"{name} {'was refused: ' if refused else ''}{verb} {view.path} in {{workload}}"
+    near = _file_near(view, depth, nodes, op, name)
+    odds = _file_odds(view, op, depth, program, parts, known)
+    if refused and op not in ("read", "list"):
+        odds *= 0.5
+    elif refused and odds < 30:
+        odds = min(odds, 0.3)
+    severity, attack = _file_severity(view, op, odds)
+    return Weight(odds, what, near, severity, attack)
+
+
+def _file_near(view: View, depth: int, nodes: list[Node], op: str, name: str) -> str:
+    if depth <= 2:
+        return f"{name} never {_FILE_VERBS[op]} anything before"
+    kin = sorted(t.lstrip(SPECIAL) for t in (nodes[-1].children or {}))
+    where = "/" + "/".join(view.tokens[3:depth])
+    more = f" and {len(kin) - 2} more" if len(kin) > 2 else ""
+    return (
+        f"under {where} {name} usually {_FILE_VERBS[op]}: {', '.join(kin[:2])}{more}"
+        if kin
+        else f"{name} knows nothing under {where}"
+    )
+
+
+def _file_severity(view: View, op: str, odds: float) -> tuple[str, tuple[str, ...]]:
+    sort = view.sort
+    if sort == "secret":
+        return "high", ("T1552.001",) if op == "read" else ("T1070",) if "_history" in view.path else ("T1098",)
+    if sort == "startup" and op not in ("read", "list"):
+        return "high", ("T1053.003",) if "cron" in view.path else ("T1543",)
+    if op == "make runnable":
+        return "medium", ("T1222.002",)
+    if op == "name" and paths.is_log(view.path):
+        return "medium", ("T1070",)
+    if op == "write" and (sort.startswith("runnable") or sort in ("code", "system")):
+        return "medium", ("T1105",) if sort.startswith("runnable") else ("T1565",)
+    return ("medium" if odds < 0.3 else "low"), ()
+
+
+def _file_odds(view: View, op: str, depth: int, program: str, parts: tuple[str, ...], known: Known) -> float:
+    sort = view.sort
+    kind = programs.tool(program)
+    viewer = programs.is_viewer(program)
+    by_hand = viewer or kind in ("shell", "download", "network", "recon", "change")
+    if sort == "null":
+        return 40.0
+    if op in ("read", "list"):
+        return _read_odds(view, op, depth, program, parts, known, viewer)
+    new_name = depth == len(view.tokens) - 1
+    deep = depth >= 5
+    volatile = "<" in parts[-1]
+    if sort == "secret":
+        return 0.03
+    if sort == "startup":
+        return 0.5 if known.host and _system_tool(program) else 0.02
+    if sort == "proc":
+        return 2.0 if re.match(r"^/proc/(?:self|thread-self|\d+)/", view.path) else 0.08
+    written = _dir_known(known.tree, program, "write", parts)
+    if op == "name":
+        if written:
+            return 8.0
+        if paths.is_log(view.path):
+            return 0.1
+    if op == "link":
+        return 3.0 if new_name else 0.3
+    if op == "node":
+        return 0.1
+    if op == "make runnable":
+        return 3.0 if new_name else 0.15
+    if op == "rights":
+        return 4.0 if new_name else 2.0 if written else 0.5
+    if sort.startswith("runnable"):
+        if new_name:
+            ending = parts[-1].rsplit(".", 1)[-1]
+            nodes, _ = known.tree.walk(view.tokens[:-1])
+            if any(
+                t.startswith(SPECIAL) and t.rsplit(".", 1)[-1] in (ending, SPECIAL + ANY)
+                for t in nodes[-1].children or ()
+            ):
+                return 1.5
+        return 0.25
+    if not new_name and sort in ("data", "other") and _read_only_here(known, parts):
+        return 0.3
+    if sort in ("code", "system") and known.host and _system_tool(program):
+        return 0.5
+    if sort in ("code", "system"):
+        return 2.0 if new_name and sort == "code" and not view.path.startswith("/etc/") else 0.1
+    if sort == "temp":
+        if volatile:
+            return 4.0
+        if new_name:
+            return 1.5
+        return 0.5 if by_hand else 1.5
+    if sort == "data":
+        if new_name:
+            return 2.0 if by_hand else 6.0
+        if deep:
+            return 0.8 if by_hand else 4.0
+        return 0.5 if by_hand else 1.5
+    return (2.0 if by_hand else 3.0) if new_name else 0.4
+
+
+def _system_tool(program: str) -> bool:
+    """A host's own program that changes what it is there to change: useradd, dpkg, sshd; no shell, no viewer."""
+    kind = programs.tool(program)
+    return paths.is_system(program) and not programs.is_viewer(program) and kind in (None, "change", "recon")
+
+
+def _read_only_here(known: Known, parts: tuple[str, ...]) -> bool:
+    """A directory that is read here and that nothing writes: content, not data."""
+    others = known.below("file")
+    return any(_dir_known(known.tree, p, "read", parts) for p in others) and not any(
+        _dir_known(known.tree, p, "write", parts) for p in others
+    )
+
+
+def _read_odds(
+    view: View, op: str, depth: int, program: str, parts: tuple[str, ...], known: Known, viewer: bool
+) -> float:
+    sort = view.sort
+    if sort == "system":
+        return 50.0
+    if sort == "secret":
+        if "/environ" in view.path:
+            return 0.2
+        return 2.0 if known.host and _system_tool(program) else 0.02
+    if depth <= 1 and program not in known.programs:
+        return 30.0  # a program that is new itself has been told; what it then reads says little more
+    if op == "list":
+        return 3.0
+    if view.path.startswith("/etc/"):
+        return 0.5 if viewer else 4.0
+    if depth == len(view.tokens) - 1:
+        return 1.5 if viewer else 6.0
+    odds = 0.5 if viewer else 4.0 if depth >= 5 else {"temp": 2.0, "data": 1.5, "code": 2.0}.get(sort, 0.7)
+    if (
+        odds < 2.0
+        and not viewer
+        and any(_dir_known(known.tree, other, o, parts) for other in known.below("file") for o in ("read", "write"))
+    ):
+        return 2.0
+    return odds

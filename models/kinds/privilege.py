@@ -1,0 +1,70 @@
+"""privilege: program -> call -> detail."""
+
+from models import paths, programs
+from models.kinds.view import REFUSED, Known, View, Weight, who
+from models.tree import Node
+from probes.event import Event
+
+SIGNALS = ("kill", "tkill", "tgkill", "pidfd_send_signal")
+
+_CALL_ODDS = {
+    "ptrace": 0.1, "process_vm_readv": 0.1, "process_vm_writev": 0.1, "pidfd_getfd": 0.1, "bpf": 0.05, "mount": 0.1,
+    "umount2": 0.2, "unshare": 0.2, "setns": 0.1, "chroot": 0.2, "pivot_root": 0.1, "clone": 0.3, "clone3": 0.3,
+    "memfd_create": 0.5, "mprotect": 0.6, "mmap": 0.6, "capset": 0.8, "perf_event_open": 0.2, "socket": 0.15,
+    "init_module": 0.02, "finit_module": 0.02, "kexec_load": 0.02, "settimeofday": 0.2, "clock_settime": 0.2,
+}  # fmt: skip
+_PRIVILEGE_ATTACK = {
+    "ptrace": "T1055.008",
+    "memfd_create": "T1620",
+    "mount": "T1611",
+    "unshare": "T1611",
+    "setns": "T1611",
+    "bpf": "T1014",
+    "mprotect": "T1055",
+    "mmap": "T1055",
+}
+_SHOWN_DETAIL = ("family", "type", "fstype", "request", "command", "which", "domain")
+
+
+def view_privilege(event: Event) -> View | None:
+    call = event.action
+    detail = event.detail
+    if event.result < 0 and event.result not in REFUSED:
+        return None
+    said: list[str] = []
+    if call in SIGNALS:
+        relation = detail.get("target_relation")
+        if relation != "stranger":
+            return None
+        said = [f"signal {detail.get('signal', '?')}", "stranger"]
+    elif call in ("ptrace", "process_vm_readv", "process_vm_writev", "pidfd_getfd"):
+        said = [str(detail.get("target_relation", ""))]
+    elif call in ("unshare", "setns", "clone", "clone3", "mount"):
+        said = [event.flags or ""]
+    if call in ("mount", "umount2", "chroot", "pivot_root", "move_mount") and event.object:
+        said.append("/" + "/".join(paths.segments(event.object)))
+    if detail.get("wx"):
+        said.append("W+X")
+    said += [f"{k}={detail[k]}" for k in _SHOWN_DETAIL if isinstance(detail.get(k), (str, int))]
+    if event.result < 0:
+        said.append("refused")
+    line = " ".join(s for s in said if s)
+    return View(("privilege", who(event), call, line), "refused" if event.result < 0 else "plain", event.object or call)
+
+
+def weigh_privilege(view: View, depth: int, nodes: list[Node], known: Known, event: Event) -> Weight:
+    _, program, call, line = view.tokens
+    odds = _CALL_ODDS.get(call, 0.4)
+    if call in ("mprotect", "mmap") and programs.tool(program) == "interpreter":
+        odds = 3.0
+    verb, shown = ("was refused" if view.sort == "refused" else "called"), line.removesuffix("refused").strip()
+    what = f"{programs.base(program)} in {{workload}} {verb} {call} {shown}".rstrip()
+    if depth == 3:
+        odds *= 1.5 if view.sort == "refused" else 3
+        near = f"usual: {call} {min(nodes[3].children or ('',))}".rstrip()
+    else:
+        near = f"{programs.base(program)} never called {call}"
+        if view.sort == "refused":
+            odds *= 0.7
+    attack = (_PRIVILEGE_ATTACK[call],) if call in _PRIVILEGE_ATTACK else ("T1548",)
+    return Weight(odds, what, near, "high" if odds <= 0.1 else "medium", attack)
