@@ -16,7 +16,8 @@ def main(argument: str) -> int:
         return 3
     from pipeline.run import run
 
-    return run(loaded.settings, asked["data"], config_sources=map(str, loaded.files), probe=asked["probe"])
+    sources = dict.fromkeys([*map(str, loaded.files), *(place.source for place in loaded.places.values())])
+    return run(loaded.settings, asked["data"], config_sources=sources, probe=asked["probe"])
 
 
 if __name__ == "__main__":

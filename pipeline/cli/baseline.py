@@ -30,23 +30,23 @@ def show(workload: Name, json: Json = False) -> int:
     return OK
 
 
-def outline(value: Any, depth: int = 0) -> None:
-    """Nested facts, indented."""
-    from pipeline.cli.out import line, text
+def outline(found: dict[str, Any]) -> None:
+    """The summary, then what is known by kind, then what people and Wonted itself keep out of it."""
+    from pipeline.cli.out import facts, line, table
 
-    pad = "  " * depth
-    pairs = value.items() if isinstance(value, dict) else ((None, item) for item in value)
-    for name, item in pairs:
-        label = f"{pad}{name}: " if name is not None else f"{pad}- "
-        if isinstance(item, (dict, list)) and item and not (isinstance(item, list) and _flat(item)):
-            line(label.rstrip())
-            outline(item, depth + 1)
-        else:
-            line(label + text(item))
-
-
-def _flat(items: list[Any]) -> bool:
-    return all(not isinstance(item, (dict, list)) for item in items) and sum(len(str(item)) for item in items) < 90
+    lists = ("known", "decisions", "quarantine")
+    facts([(name.replace("_", " "), value) for name, value in found.items() if name not in lists])
+    for kind, rows in found["known"].items():
+        line(f"{kind}: {len(rows)} known")
+        table(("count#", "last", "value"), [(row["count"], row["last"][:16], row["value"]) for row in rows])
+    if found["quarantine"]:
+        line("told, and therefore not learned:")
+        rows = [(row["count"], row["last"][:16], row["value"]) for row in found["quarantine"]]
+        table(("count#", "last", "value"), rows)
+    if found["decisions"]:
+        line("decided by people:")
+        rows = [(row["action"], row["author"], row["reason"], row["value"]) for row in found["decisions"]]
+        table(("what", "who", "why", "value"), rows)
 
 
 def accept(

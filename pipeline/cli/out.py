@@ -1,5 +1,6 @@
 """Tables for people, JSON lines for programs. Nothing that a workload wrote reaches a terminal as it is."""
 
+import io
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -21,7 +22,6 @@ def line(text: str) -> None:
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Columns named in small letters; one ending in # is a number. As wide as the terminal, or the text in a pipe."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -31,19 +31,30 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         shown.add_column(column.rstrip("#"), justify="right" if right else "left", no_wrap=right, overflow="fold")
     for row in rows:
         shown.add_row(*(cell if isinstance(cell, Text) else Text(visible(text(cell))) for cell in row))
-    Console(width=None if sys.stdout.isatty() else 240, highlight=False).print(shown)
+    _print(shown)
 
 
 def facts(pairs: Iterable[tuple[str, object]]) -> None:
     """Name and value, one under the other."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     shown = Table.grid(padding=(0, 2))
     for name, value in pairs:
         shown.add_row(Text(name, style="bold"), Text(visible(text(value)), overflow="fold"))
-    Console(width=None if sys.stdout.isatty() else 240, highlight=False).print(shown)
+    _print(shown)
+
+
+def _print(shown: object) -> None:
+    from rich.console import Console
+
+    if sys.stdout.isatty():
+        Console(highlight=False).print(shown)
+        return
+    piped = Console(width=240, highlight=False, file=io.StringIO())
+    piped.print(shown)
+    lines = piped.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    print("\n".join(line.rstrip() for line in lines), flush=True)
 
 
 def text(value: object) -> str:
@@ -52,7 +63,7 @@ def text(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.3g}"
+        return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {text(item)}" for name, item in value.items()) or "none"
     if isinstance(value, (list, tuple)):

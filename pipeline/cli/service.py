@@ -109,9 +109,11 @@ def _show(checks: list[Any]) -> None:
 def status(json: Json = False) -> int:
     """How the running service is: probes, rates, losses by stage, lag, outbox."""
     from pipeline.cli.out import emit, facts, size, span
+    from pipeline.cli.workloads import mode
 
     with options.client() as client:
         found = client.call("status")
+        rows = [] if json else client.call("workloads")
     if json:
         emit(found)
         return OK
@@ -124,6 +126,7 @@ def status(json: Json = False) -> int:
             *(("", reason) for reason in found.get("reasons", [])),
             ("uptime", f"{span(found.get('uptime_s'))} (pid {found.get('pid')}, {found.get('version')})"),
             ("workloads", found.get("workloads")),
+            *(("", f"{row['workload']}: {mode(row)}") for row in rows if row["mode"] == "forced"),
             ("probes", f"{len(probes) - len(missing)}/{len(probes)} attached"),
             *(("", f"missing {name}") for name in missing),
             ("rates", found.get("rates")),

@@ -31,7 +31,7 @@ def ls(json: Json = False) -> int:
             emit(row)
         return OK
     columns = ("workload", "mode", "progress#", "to go", "containers#", "events#", "alerts#", "lost#")
-    table(columns, [(r["workload"], r["mode"], percent(r["progress"]), span(r["eta_s"]), *tail(r)) for r in rows])
+    table(columns, [(r["workload"], mode(r), percent(r["progress"]), span(r["eta_s"]), *tail(r)) for r in rows])
     if not rows:
         say("no workload seen yet; they appear as their processes act")
     return OK
@@ -41,8 +41,13 @@ def tail(row: dict[str, Any]) -> tuple[object, ...]:
     return tuple(row.get(name) for name in ("containers", "events", "alerts", "lost"))
 
 
+def mode(row: dict[str, Any]) -> str:
+    """Learning that the clock ended cannot keep a promise per week: say how far the evidence was."""
+    return f"forced: evidence {percent(row.get('evidence'))}" if row["mode"] == "forced" else str(row["mode"])
+
+
 def percent(part: float | None) -> str:
-    return "-" if part is None else f"{part * 100:.0f} %"
+    return "-" if part is None else f"{int(part * 100)} %"
 
 
 def show(workload: Name, json: Json = False) -> int:
