@@ -83,7 +83,7 @@ class Agent:
     ) -> None:
         self.send = send
         self.workloads = workloads
-        self.processes = processes or Processes()
+        self.processes = Processes() if processes is None else processes
         self.host, self.boot, self.run, self.partitions = host, boot, run, partitions
         self.live = live
         """False: a recording; /proc is about other processes."""
@@ -393,9 +393,9 @@ class Agent:
 
     def _bundle(self, maker: Entry) -> Path | None:
         """The folder that a running runc or crun was told to start a container from."""
-        if not self.live or maker.exe is None or os.path.basename(maker.exe) not in ("runc", "crun"):
-            if not (maker.exe and from_memory(maker.exe)):
-                return None
+        exe = maker.exe or ""
+        if not self.live or (os.path.basename(exe) not in ("runc", "crun") and not from_memory(exe)):
+            return None
         options = dict(command_options(maker.argv))
         try:
             return Path(os.readlink(f"/proc/{maker.pid}/cwd"), options.get("--bundle") or options.get("-b") or "")

@@ -160,8 +160,9 @@ class Scope:
     """One container, unit or session: what its cgroups have in common."""
 
     __slots__ = (
-        "addresses_at", "by_vpid", "cid", "container", "counts", "created", "default", "dns", "exists", "first",
-        "found", "held", "host_network", "ip_tries", "path", "resolved", "told", "tries", "until", "workload",
+        "addresses_at", "by_vpid", "cgroups", "cid", "container", "counts", "created", "default", "dns", "exists",
+        "first", "found", "held", "host_network", "ip_tries", "next_try", "path", "resolved", "told", "tries",
+        "until", "workload",
     )  # fmt: skip
 
     def __init__(self, workload: str, path: str, created: int, cid: str | None = None) -> None:
@@ -185,6 +186,9 @@ class Scope:
         """Was container_start told?"""
         self.host_network = False
         self.tries = 0
+        self.next_try = 0
+        self.cgroups = 0
+        """How many cgroups are this scope's."""
         self.ip_tries = 0
         self.addresses_at = 0
         self.by_vpid: dict[int, int] = {}
@@ -200,8 +204,9 @@ class Scope:
         return self is other or (self.cid is not None and self.cid == other.cid)
 
 
+SECOND = 1_000_000_000
 MOST_SCOPES = 16_384
-PATIENCE = 10_000_000_000
+PATIENCE = 10 * SECOND
 """ns. How long a container without state is asked for; a runtime writes it within milliseconds."""
 
 
@@ -216,12 +221,16 @@ class Workloads:
         self.by_id: dict[int, Scope] = {}
         self.paths: dict[int, str] = {}
         self._shared: dict[str, Scope] = {"host": self.host}
+        self._by_path: dict[str, Scope] = {}
+        """Containers by their topmost cgroup."""
         self._pending: dict[str, Scope] = {}
         self._without_ip: dict[str, Scope] = {}
         self._gone: OrderedDict[int, int] = OrderedDict()
         self._users: dict[int, str] = {}
         self._users_at = -1.0
         self._walked = 0
+        self._born = 0
+        self._now = 0
         self.unfinished = 0
         """State files that could not be read when asked."""
         self.unresolved = 0
@@ -246,7 +255,7 @@ class Workloads:
         """The scope of a cgroup; one that nobody announced is looked for, once a second at most."""
         scope = self.by_id.get(id_)
         if scope is None:
-            if now - self._walked > 1_000_000_000:
+            if now - self._walked > SECOND:
                 self.walk(now)
             scope = self.by_id.get(id_)
         return scope if scope is not None else self.host
@@ -262,6 +271,9 @@ class Workloads:
             return known
         scope = self._scope(readable, now, by_runtime, bundle)
         self._gone.pop(id_, None)
+        if known is not None:
+            self.forget(id_)
+        scope.cgroups += 1
         self.by_id[id_] = scope
         self.paths[id_] = readable
         while len(self.by_id) > MOST_SCOPES:
@@ -282,18 +294,27 @@ class Workloads:
         scope = self.by_id.pop(id_, None)
         self.paths.pop(id_, None)
         self._gone.pop(id_, None)
-        if scope is not None and scope is not self.host and not any(s is scope for s in self.by_id.values()):
+        if scope is None:
+            return
+        scope.cgroups -= 1
+        if scope.cgroups <= 0 and scope is not self.host:
             key = scope.cid or scope.default
             for table in (self._shared, self._pending, self._without_ip):
                 if table.get(key) is scope:
                     del table[key]
+            if self._by_path.get(scope.path) is scope:
+                del self._by_path[scope.path]
 
     def tick(self, now: int) -> None:
         """Ask again for what is not known yet; let go of what is long gone."""
+        self._now = now
         for key, scope in list(self._pending.items()):
+            if now < scope.next_try:
+                continue
             self._resolve(scope, now)
+            scope.next_try = now + min(2_000_000 << min(scope.tries, 9), SECOND)
             if scope.resolved or now - scope.created > PATIENCE:
-                del self._pending[key]
+                self._pending.pop(key, None)
                 self.unresolved += not scope.resolved
         for key, scope in list(self._without_ip.items()):
             if now - scope.addresses_at >= min(20_000_000 << min(scope.ip_tries, 12), 10_000_000_000):
@@ -308,7 +329,7 @@ class Workloads:
     @property
     def hurry(self) -> bool:
         """Is a container being born, whose state may be gone again in milliseconds?"""
-        return bool(self._pending)
+        return bool(self._pending) and self._now - self._born < SECOND // 4
 
     def pending(self, scope: Scope) -> bool:
         return not scope.resolved and (scope.cid or "") in self._pending
@@ -352,11 +373,9 @@ class Workloads:
 
     def _above(self, path: str) -> Scope | None:
         """The container that this cgroup is nested in."""
-        parents = set(_parents(path))
-        if not parents:
-            return None
-        for scope in self._shared.values():
-            if scope.cid and scope.exists and scope.path in parents:
+        for parent in _parents(path):
+            scope = self._by_path.get(parent)
+            if scope is not None and scope.exists:
                 return scope
         return None
 
@@ -367,11 +386,13 @@ class Workloads:
                 return scope
             self._shared.pop(id_, None)
             self._pending.pop(id_, None)
+            self._by_path.pop(path, None)
         raise AssertionError("no container in the path")
 
     def _new_container(self, cid: str, fallback: str, path: str, now: int) -> Scope:
-        scope = self._shared[cid] = Scope(fallback, path, now, cid)
+        scope = self._shared[cid] = self._by_path[path] = Scope(fallback, path, now, cid)
         self._pending[cid] = scope
+        self._born = now
         self._resolve(scope, now)
         return scope
 

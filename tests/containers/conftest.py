@@ -98,7 +98,10 @@ def docker() -> Iterator[Docker]:
             with tarfile.open(fileobj=packed, mode="w") as tar:
                 tar.add(busybox_tree(Path(tree)), arcname=".")
             subprocess.run(
-                ["docker", "-H", host, "import", "-", "wonted-test:1"], input=packed.getvalue(), check=True, capture_output=True
+                ["docker", "-H", host, "import", "-", "wonted-test:1"],
+                input=packed.getvalue(),
+                check=True,
+                capture_output=True,
             )
         yield engine
         ids = engine("ps", "-aq", check=False).split()

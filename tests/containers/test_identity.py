@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from probes.event import Event
-
+from probes.workload import cgroup_root
 from tests.containers.conftest import Docker, Runc, Watch
 
 IMAGE = "wonted-test:1"
@@ -184,11 +184,9 @@ def test_what_leaves_its_cgroup_is_told_and_stays_the_containers(runc: Runc, wat
     first = watch.wait_for(lambda e: e.workload == name and "first" in e.detail, "the first exec")
     watch.wait_for(lambda e: e.workload == name and e.process.argv == ("/bin/echo", "still"), "its work")
 
-    root = next(
-        line.split()[4] for line in open("/proc/self/mountinfo").read().splitlines() if " - cgroup2 " in line
-    )
-    with open(f"{root}/cgroup.procs", "w") as procs:
-        procs.write(str(first.process.pid))
+    root = cgroup_root()
+    assert root is not None
+    (root / "cgroup.procs").write_text(str(first.process.pid))
     left = watch.wait_for(lambda e: e.action == "leave_cgroup", "the leaving")
     subprocess.run(["runc", "kill", name, "KILL"], check=False)
     process.kill()
@@ -213,7 +211,9 @@ def test_what_runs_already_is_known_at_the_start(docker: Docker, start_watch: Ca
     assert all(e.detail["seeded"] for e in of(events, name, "listen"))
 
 
-def test_a_restart_says_since_when_nobody_watched(tmp_path: "pytest.TempPathFactory", start_watch: Callable[..., Watch]) -> None:
+def test_a_restart_says_since_when_nobody_watched(
+    tmp_path: "pytest.TempPathFactory", start_watch: Callable[..., Watch]
+) -> None:
     """The blind interval is in the first batches, and begins where the last run ended."""
     start_watch(tmp_path).stop()
     (tmp_path / "wonted.sock").unlink()  # type: ignore[operator]

@@ -24,7 +24,9 @@ def connect(process: Process = CURL, **more: object) -> Event:
 def test_a_batch_comes_back_as_it_was() -> None:
     """Encoding and decoding lose nothing."""
     batch = batch_of(
-        connect(remote=Remote("1.2.3.4", 443, "example.com"), container=WEB, detail={"family": "inet"}, count=3, lost=1),
+        connect(
+            remote=Remote("1.2.3.4", 443, "example.com"), container=WEB, detail={"family": "inet"}, count=3, lost=1
+        ),
         connect(SHELL, flags="O_RDONLY", result=-13),
         windows=[Window(1, "shop/web", {"file.open_read": 9}, 1)],
     )
