@@ -108,17 +108,21 @@ static __always_inline void message(struct scratch *s, struct row *row, u64 name
     }
 }
 
-/* Puts the ends of an internet socket in front; 0: no such socket, or nothing can come of it. */
-static __always_inline int wanted(struct scratch *s, u64 task, int addressed)
+/* The internet socket of a transfer from which something may come; 0: none. Asked before anything else is done: most
+ * sends and receives of a machine go over connected TCP. */
+static __always_inline u64 wanted(u64 task, u64 fd, int addressed)
 {
-    u64 sock = socket_of(file_of(task, arg(s, 0)));
-    struct ends *ends = (struct ends *)s->data;
+    u64 sk = 0, sock = socket_of(file_of(task, fd));
+    u16 family = 0, kind = 0, port = 0;
     if (!sock)
         return 0;
-    sock_section(s, sock);
-    if (ends->family != 2 && ends->family != 10)
+    GET(kind, sock, SOCKET_TYPE);
+    GET(sk, sock, SOCKET_SK);
+    GET(port, sk, SK_DPORT);
+    if (port != __builtin_bswap16(DNS_PORT) && (kind == 1 || !addressed))
         return 0;
-    return ends->port == DNS_PORT || (ends->kind != 1 && addressed);
+    GET(family, sk, SK_FAMILY);
+    return family == 2 || family == 10 ? sock : 0;
 }
 
 static __always_inline void from_header(struct scratch *s, struct row *row, u64 at, u64 done, int sent)
@@ -137,22 +141,30 @@ static __always_inline void from_header(struct scratch *s, struct row *row, u64 
 static __always_inline void transfer(struct bpf_raw_tracepoint_args *ctx, int sent)
 {
     struct row *row;
-    u64 task = bpf_get_current_task();
+    u64 task = bpf_get_current_task(), regs = ctx->args[0], number = 0, name = 0, sock;
+    u32 nr;
+    GET(number, regs, offsetof(struct pt_regs, orig_ax));
+    nr = number;
+    int plain = nr == 0 || nr == 1, addressed = !plain;
+    if (nr == 44 || nr == 45) {
+        GET(name, regs, offsetof(struct pt_regs, r8));
+        addressed = name != 0;
+    }
+    sock = wanted(task, argument(regs, 0), addressed);
+    if (!sock)
+        return;
     struct scratch *s = of_call(ctx, &row, task);
     if (!s)
         return;
+    sock_section(s, sock);
     s64 ret = s->e.ret;
-    u32 nr = s->e.nr;
     if (row->buf != NONE) {
-        u64 name = row->addr != NONE ? arg(s, row->addr) : 0;
-        if (!wanted(s, task, name != 0) || (nr == 45 && ((u32)arg(s, 3) & MSG_PEEK)))
+        if (nr == 45 && ((u32)arg(s, 3) & MSG_PEEK))
             return;
         /* recvfrom's argument 5 is a pointer to the length */
         message(s, row, name, sent ? (u32)arg(s, 5) : 28, arg(s, 1), ret, sent);
         return;
     }
-    if (!wanted(s, task, 1))
-        return;
     if (nr == 46 || nr == 47) {
         if (sent || !((u32)arg(s, 2) & MSG_PEEK))
             from_header(s, row, arg(s, 1), ret < 0 ? 0 : ret, sent);
