@@ -15,8 +15,11 @@ SECOND = 1_000_000_000
 START = 1_795_000_000 * SECOND
 
 
+INIT = Process(pid=99, vpid=1, ppid=1, comm="init", exe="/sbin/init", argv=("/sbin/init",))
+
+
 def ran(second: int, program: str) -> Event:
-    process = Process(pid=100 + second, vpid=2, ppid=1, comm="x", exe=program, argv=(program,))
+    process = Process(pid=100 + second, vpid=2, ppid=99, comm="x", exe=program, argv=(program,), parent=INIT)
     return Event(START + second * SECOND, "shop/web:app", "exec", "exec", process, 100, 0, object=program)
 
 
