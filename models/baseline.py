@@ -814,7 +814,7 @@ def _key(event: Event) -> Any:
             return None
         return (event.action, process.exe, process.argv[:2], event.object, event.flags, event.result < 0)
     if kind == "exec":
-        if event.detail or (process.tty and process.entered):
+        if (event.detail and event.detail.keys() != {"path"}) or (process.tty and process.entered):
             return None
         up = process.parent
         return (
@@ -835,7 +835,7 @@ def _key(event: Event) -> Any:
             event.object,
             remote and remote.name,
             event.detail.get("proto"),
-            event.detail.get("stdio_socket"),
+            event.detail.get("family"),
         )
     if kind == "accept":
         remote = event.remote

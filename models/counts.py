@@ -76,4 +76,5 @@ class Categories:
         # a rate that fades has this much of the past in it
         weight = max(1.0, HALF_LIFE_S / 0.6931 * (1 - 0.5 ** (observed_s / HALF_LIFE_S)))
         again: list[float] = [n for n, _, more in self.counts.values() if more and n <= entry[0]]
-        return expected + sum(again) * WEEK / weight
+        known: float = sum(again) * WEEK / weight
+        return expected + known

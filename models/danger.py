@@ -82,9 +82,7 @@ def _reverse_shell(e: Event) -> str | None:
     if not peer or not _done(e):
         return None
     kind = tool(program(e.process))
-    if kind in ("shell", "interpreter", "network") or (_inside(e) and e.action == "exec"):
-        return str(peer)
-    return None
+    return str(peer) if kind in ("shell", "interpreter", "network") else None
 
 
 def _socket_stdio(e: Event) -> str | None:
@@ -107,6 +105,8 @@ def _deleted(e: Event) -> str | None:
 def _shared_memory(e: Event) -> str | None:
     exe = e.process.exe or e.object or ""
     path = next((p for p in (exe, e.object or "") if p.startswith(("/dev/shm/", "/run/shm/"))), None)
+    if not path and e.detail.get("shm"):
+        path = e.object or exe
     return path if path and _done(e) else None
 
 
@@ -228,7 +228,7 @@ def _on(*actions: str) -> frozenset[str]:
 RULES: tuple[Rule, ...] = (
     Rule("reverse_shell", _on("exec", *_TO_STDIO), _reverse_shell, "critical", ("T1059.004", "T1071"),
          "Reverse shell in {workload}: {who} with its input and output on {saw}", "A shell or interpreter reads from and writes to a network connection."),
-    Rule("socket_as_stdio", _TO_STDIO, _socket_stdio, "high", ("T1059.004",),
+    Rule("socket_as_stdio", _on("exec", *_TO_STDIO), _socket_stdio, "high", ("T1059.004",),
          "{who} in {workload} laid the connection to {saw} onto its standard input or output", "That is how a remote shell is prepared."),
     Rule("exec_memfd", _on("exec"), _memfd, "critical", ("T1620",),
          "Program run from memory in {workload}: {saw}", "It was started from a memory file: no file on disk holds it."),

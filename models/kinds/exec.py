@@ -4,7 +4,7 @@ import re
 from functools import lru_cache
 
 from models import paths, programs
-from models.kinds.view import REFUSED, Known, View, Weight, normal
+from models.kinds.view import REFUSED, Known, View, Weight, normal, who
 from models.tree import SPECIAL, Node
 from probes.event import Event
 
@@ -126,17 +126,23 @@ def exec_name(program: str) -> tuple[str, str]:
 
 
 def view_exec(event: Event) -> View | None:
-    if event.action != "exec" or (event.result < 0 and event.result not in REFUSED):
+    if event.action != "exec":
         return None
     process = event.process
+    if event.result < 0:
+        return _refused(event) if event.result in REFUSED and event.object else None
     program = programs.program(process) if process.exe else (event.object or programs.program(process))
-    if event.result < 0:
-        program = event.object or program
     token, sort = exec_name(program)
-    line = shape(program, process.argv)
-    if event.result < 0:
-        line = ("refused " + line).strip()
-    return View(("exec", normal(programs.parent(process)), token, line), sort, program)
+    return View(("exec", normal(programs.parent(process)), token, shape(program, process.argv)), sort, program)
+
+
+def _refused(event: Event) -> View:
+    """The caller is still itself: what it wanted to be stands in the object and in detail "argv"."""
+    program = event.object or "?"
+    argv = event.detail.get("argv")
+    token, sort = exec_name(program)
+    line = shape(program, tuple(map(str, argv))) if isinstance(argv, (list, tuple)) else ""
+    return View(("exec", who(event), token, ("refused " + line).strip()), sort, program)
 
 
 _EXEC_NEW = {
@@ -179,7 +185,9 @@ def weigh_exec(view: View, depth: int, nodes: list[Node], known: Known, event: E
             kin = sum(1 for p in known.programs if p.rsplit("/", 1)[0] == where)
             near = f"{kin} others of {where} are usual" if kin else f"nothing was ever started from {where}"
             verb = "Refused program" if refused else "New program"
-            return Weight(odds, f"{verb} in {{workload}}: {program}", near, severity, _exec_attack(view.sort))
+            typed = event.detail.get("path")
+            shown = f"{typed} ({program})" if isinstance(typed, str) and event.result >= 0 else program
+            return Weight(odds, f"{verb} in {{workload}}: {shown}", near, severity, _exec_attack(view.sort))
         odds = _EXEC_MOVED.get(view.sort, 0.7)
         if parent == "(start)":
             odds = max(odds, 3.0)

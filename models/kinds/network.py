@@ -9,6 +9,8 @@ from models.tree import ANY, SPECIAL, Node
 from probes.event import Event
 
 EPHEMERAL = 32_768
+STRANGE = frozenset({"packet", "alg", "vsock", "xdp", "bluetooth", "can"})
+"""Socket families that see or reach past the container's own network."""
 POOL_PORTS = frozenset({3333, 4444, 5555, 6666, 7777, 14444, 45700, 1337, 31337, 9001})
 """Ports that mining pools and remote shells like: a weight, never a verdict."""
 
@@ -74,6 +76,10 @@ def view_connect(event: Event, names: dict[str, str] | None = None) -> View | No
         if not target or target == "unix:":
             return None
         return View(("connect", program, "unix", unix_name(target)), "unix", target)
+    if detail.get("family") in STRANGE:
+        return View(("connect", program, str(detail["family"]), "socket", ""), "strange", target)
+    if detail.get("family") not in (None, "inet", "inet6"):
+        return None
     remote = event.remote
     ip, port = (remote.ip, str(remote.port or "")) if remote is not None and remote.ip else split_address(target)
     if not ip:
@@ -118,6 +124,8 @@ def weigh_connect(view: View, depth: int, nodes: list[Node], known: Known, event
         if mine
         else f"{programs.base(program)} never connected anywhere before"
     )
+    if view.sort == "strange":
+        return Weight(0.1, f"{programs.base(program)} in {{workload}} used a {proto} socket", near, "high", ("T1040",))
     if proto == "unix":
         if _HARMLESS_UNIX.match(host):
             return Weight(20.0, what, near, "low", ())
@@ -217,6 +225,10 @@ def view_listen(event: Event) -> View | None:
         if target in ("", "unix:"):
             return None
         return View(("listen", program, "unix", unix_name(target)), "unix", target)
+    if event.detail.get("family") in STRANGE:
+        return View(("listen", program, str(event.detail["family"]), "any", "socket"), "strange", target)
+    if event.detail.get("family") not in (None, "inet", "inet6"):
+        return None
     ip, port = split_address(target)
     if not port and event.remote is not None and event.remote.port is not None:
         port = str(event.remote.port)
@@ -234,6 +246,10 @@ def weigh_listen(view: View, depth: int, nodes: list[Node], known: Known, event:
     program, proto = view.tokens[1], view.tokens[2]
     what = f"{programs.base(program)} in {{workload}} listens on {view.path}"
     near = f"{programs.base(program)} never listened {'there' if depth > 1 else 'before'}"
+    if view.sort == "strange":
+        return Weight(
+            0.1, f"{programs.base(program)} in {{workload}} opened a {proto} socket", near, "high", ("T1040",)
+        )
     if proto == "unix":
         return Weight(0.6, what, near, "low", ())
     port = view.tokens[4]

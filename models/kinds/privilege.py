@@ -43,6 +43,8 @@ def view_privilege(event: Event) -> View | None:
         said = [event.flags or ""]
     if call in ("mount", "umount2", "chroot", "pivot_root", "move_mount") and event.object:
         said.append("/" + "/".join(paths.segments(event.object)))
+    elif call.startswith("set") and event.object and call != "setns":
+        said = ["to root" if "0" in event.object.split(",") else "to a user"]
     if detail.get("wx"):
         said.append("W+X")
     said += [f"{k}={detail[k]}" for k in _SHOWN_DETAIL if isinstance(detail.get(k), (str, int))]

@@ -24,6 +24,8 @@ Make = Callable[[World], Event]
 CASES: tuple[tuple[str, Make, Make], ...] = (
     ("reverse_shell", lambda w: w.ran("/bin/sh", "-i", by=PY, stdio_socket="198.51.100.7:4444"), lambda w: w.ran("/bin/sh", "-i", by=PY)),
     ("reverse_shell", lambda w: w.called(PY, "dup2", stdio_socket="198.51.100.7:4444"), lambda w: w.called(PY, "dup2")),
+    ("socket_as_stdio", lambda w: w.ran("/usr/bin/id", by=PY, stdio_socket="198.51.100.7:4444"), lambda w: w.ran("/usr/bin/id", by=PY)),
+    ("exec_shared_memory", lambda w: w.ran("/x", by=SH, shm=True), lambda w: w.ran("/x", by=SH)),
     ("socket_as_stdio", lambda w: w.called(INIT, "dup2", stdio_socket="198.51.100.7:4444"), lambda w: w.called(INIT, "dup2", result=-9, stdio_socket="198.51.100.7:4444")),
     ("exec_memfd", lambda w: w.ran("/memfd:x (deleted)", by=PY, memfd=True), lambda w: w.ran("/memfd:runc", by=PY, memfd=True, runtime=True)),
     ("exec_deleted", lambda w: w.ran("/tmp/x", by=SH, deleted=True), lambda w: w.ran("/tmp/x", by=SH)),

@@ -74,9 +74,10 @@ ACTS: tuple[tuple[str, str, Act], ...] = (
     ("ptrace of a stranger", "ptrace", lambda w: w.called(WORKER, "ptrace", target_relation="stranger", target_pid=57)),
     ("memory file", "memfd_create", lambda w: w.called(WORKER, "memfd_create", "x")),
     ("memory file run", "memfd:x", lambda w: w.event("exec", "exec", proc("/memfd:x (deleted)", "x", parent=WORKER), "/memfd:x", detail={"memfd": True})),
-    ("packet socket", "AF_PACKET", lambda w: w.called(WORKER, "socket", family="AF_PACKET")),
+    ("packet socket", "packet", lambda w: w.event("listen", "bind", WORKER, "packet", detail={"family": "packet"})),
+    ("program refused", "/data/uploads/x", lambda w: w.event("exec", "exec", SH, "/data/uploads/x", detail={"argv": ["x"]}, result=-13)),
     ("kill of a stranger", "kill", lambda w: w.called(SH, "kill", signal=9, target_relation="stranger")),
-    ("user changed", "setuid", lambda w: w.called(WORKER, "setuid", uid=0)),
+    ("user changed", "setuid", lambda w: w.called(WORKER, "setuid", "0")),
     ("device made", "/tmp/d", lambda w: w.changed(SH, "mknod", "/tmp/d", mode=0o060666)),
     ("rights of a file", "/etc/hosts", lambda w: w.changed(SH, "chmod", "/etc/hosts", mode=0o666)),
 )  # fmt: skip

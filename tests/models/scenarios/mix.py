@@ -30,7 +30,7 @@ def start(w: World, at: float) -> Iterator[Event]:
     yield w.read(NGINX, "/etc/ssl/private/shop.key")
     yield w.wrote(NGINX, "/run/nginx.pid")
     yield w.wrote(NGINX, "/var/log/nginx/access.log")
-    yield w.called(NGINX, "setuid", uid=33)
+    yield w.called(NGINX, "setuid", "33")
     yield w.listened(NGINX, "0.0.0.0:8080")
     yield w.listened(POSTGRES, "127.0.0.1:5432")
     yield w.listened(REDIS, "127.0.0.1:6379")
