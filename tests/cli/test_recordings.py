@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.client import Client
 from probes.batch import encode
-from probes.event import Batch, Event, Process
+from probes.event import Batch, Container, Event, Process
 from probes.replay import Recorder, read
 from tests.cli.conftest import wonted
 
@@ -20,7 +20,8 @@ INIT = Process(pid=99, vpid=1, ppid=1, comm="init", exe="/sbin/init", argv=("/sb
 
 def ran(second: int, program: str) -> Event:
     process = Process(pid=100 + second, vpid=2, ppid=99, comm="x", exe=program, argv=(program,), parent=INIT)
-    return Event(START + second * SECOND, "shop/web:app", "exec", "exec", process, 100, 0, object=program)
+    time_ = START + second * SECOND
+    return Event(time_, "shop/web:app", "exec", "exec", process, 100, 0, object=program, container=Container("a" * 64))
 
 
 def batch(seq: int, *programs: str) -> Batch:
