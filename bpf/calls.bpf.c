@@ -16,7 +16,7 @@ struct asked {
     u32 tgid;
     u32 second;
 };
-BPF_ARRAY(dns_asked, struct asked, 65536); /* by tgid: when it last connected a socket to port 53 */
+BPF_ARRAY(dns_asked, struct asked, 65536); /* by tgid: when it last connected to port 53, or sent there */
 
 /* One of the first three arguments. */
 static __always_inline u64 argument(u64 regs, u32 i)
@@ -77,8 +77,6 @@ static __always_inline int is_told(struct row *row, u64 regs, u32 nr, s64 ret)
         return a > 63 || !((BPF_QUIET >> a) & 1);
     case WHEN_DNS:
         return ret > 0 && asked_lately();
-    case WHEN_RECEIVED:
-        return ret > 0;
     }
     return 1;
 }

@@ -115,7 +115,6 @@ enum when {
     WHEN_PTRACE = 8,
     WHEN_BPF = 9,
     WHEN_DNS = 10,
-    WHEN_RECEIVED = 11,
 };
 
 /* Counters per CPU: what was lost, and what was left out on purpose. LOST + kind is the first kind's. */

@@ -2,8 +2,8 @@
 /* Sockets: connect, accept, bind, listen, datagrams, DNS messages, and sockets that become standard streams.
  * Hook: sys_exit, by tail call. In the caller's own context, so that process and cgroup are the caller's, and before
  * any translation of addresses: a container's question to Docker's resolver (127.0.0.11:53) is seen as it was asked.
- * Misses: what io_uring does; read and write on a DNS socket that was connected before the start or over a minute ago;
- * the ninth and later messages of one sendmmsg or recvmmsg. */
+ * Misses: what io_uring does; answers over a minute after the last question; questions by write on a socket connected
+ * before the start or over a minute before; the ninth and later messages of one sendmmsg or recvmmsg. */
 
 #define MESSAGES 8
 #define MSG_PEEK 2
@@ -31,6 +31,14 @@ static __always_inline u16 port_of(u64 addr)
     if (!addr || bpf_probe_read_user(raw, sizeof(raw), (void *)addr) || (raw[0] != 2 && raw[0] != 10))
         return 0;
     return __builtin_bswap16(raw[1]);
+}
+
+/* From now on what this process reads may be an answer. */
+static __always_inline void asks(struct scratch *s)
+{
+    struct asked now = { .tgid = s->e.pid, .second = s->e.time >> 30 };
+    u32 slot = s->e.pid & 65535;
+    dns_asked.update(&slot, &now);
 }
 
 /* The caller's sockaddr, at most struct sockaddr_storage. Its family; 0: none. */
@@ -68,9 +76,7 @@ int take_socket(struct bpf_raw_tracepoint_args *ctx)
         u64 to = arg(s, row->addr);
         family = address(s, to, (u32)arg(s, row->addrlen)); /* AF_UNSPEC takes a connection back: not told */
         if (s->e.nr == 42 && port_of(to) == DNS_PORT) {
-            struct asked now = { .tgid = s->e.pid, .second = s->e.time >> 30 };
-            u32 slot = s->e.pid & 65535;
-            dns_asked.update(&slot, &now);
+            asks(s);
         }
     }
     if (family != 2 && family != 10 && (family != 1 || accepted))
@@ -100,6 +106,8 @@ static __always_inline void message(struct scratch *s, struct row *row, u64 name
         s->used += len;
         s->e.len[PAYLOAD] = len;
         s->e.type = DNS;
+        if (sent)
+            asks(s);
         s->e.marks = (sent ? QUERY : 0) | (ends->kind == 1 ? STREAM : 0);
         send(s, KIND_DNS, 0);
     } else if (sent && (row->on & 2) && (family == 2 || family == 10) && ends->kind != 1) {

@@ -52,9 +52,7 @@ class When(IntEnum):
     BPF = 9
     """Commands that load, attach or fetch; not the traffic with map elements."""
     DNS = 10
-    """read and write: only on a descriptor that was connected to port 53."""
-    RECEIVED = 11
-    """The result is positive."""
+    """Something was moved, and the process connected or sent to port 53 within the last minute."""
 
 
 class Call(NamedTuple):
@@ -151,9 +149,9 @@ CALLS: tuple[Call, ...] = (
     # dns: a message to or from port 53 is a record of type DNS, whichever call carried it
     Call(1, "write", "dns", "query", _T.SEND, _W.DNS, fd=0, buf=1),
     Call(0, "read", "dns", "answer", _T.RECEIVE, _W.DNS, fd=0, buf=1),
-    Call(45, "recvfrom", "dns", "answer", _T.RECEIVE, _W.RECEIVED, fd=0, buf=1, addr=4),
-    Call(47, "recvmsg", "dns", "answer", _T.RECEIVE, _W.RECEIVED, fd=0),
-    Call(299, "recvmmsg", "dns", "answer", _T.RECEIVE, _W.RECEIVED, fd=0),
+    Call(45, "recvfrom", "dns", "answer", _T.RECEIVE, _W.DNS, fd=0, buf=1, addr=4),
+    Call(47, "recvmsg", "dns", "answer", _T.RECEIVE, _W.DNS, fd=0),
+    Call(299, "recvmmsg", "dns", "answer", _T.RECEIVE, _W.DNS, fd=0),
     # privilege: who one is
     Call(105, "setuid", "privilege", "setuid"),
     Call(106, "setgid", "privilege", "setgid"),

@@ -339,12 +339,10 @@ def _load(b: Any, name: str) -> int:
     raise CannotLoad(f"cannot load probes: the kernel refuses {name}: {reason}")
 
 
-def _attach_all(b: Any, wants_calls: bool) -> tuple[dict[str, int], dict[str, str]]:
+def _attach_all(b: Any) -> tuple[dict[str, int], dict[str, str]]:
     """Descriptors by tracepoint, errors by probe."""
     descriptors, errors = {}, {}
     for probe, tracepoint, function in TRACEPOINTS:
-        if probe == "calls" and not wants_calls:
-            continue
         try:
             descriptors[tracepoint] = bpf.attach_raw_tracepoint(tracepoint, _load(b, function))
         except OSError as error:
@@ -369,11 +367,11 @@ def load(request: dict[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
     for call in CALLS:
         if families & set(call.families):
             rows[ctypes.c_uint32(call.nr)] = rows.Leaf.from_buffer_copy(row(call, families))
-    descriptors, errors = _attach_all(b, wants_calls=True)
+    descriptors, errors = _attach_all(b)
     probes: dict[str, dict[str, Any]] = {}
     for name in (*MANDATORY, *FAMILIES):
         if name in MANDATORY or name in families:
-            wrong = errors.get(name) or (errors.get("calls") if name in (*FAMILIES, "exec") else None)
+            wrong = errors.get(name) or (errors.get("calls") if name in FAMILIES else None)
             probes[name] = {"attached": wrong is None, "error": wrong}
     missing = [probes[name]["error"] for name in MANDATORY if not probes[name]["attached"]]
     if missing:

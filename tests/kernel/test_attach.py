@@ -152,3 +152,34 @@ def test_the_checks_for_doctor_pass_here_and_leave_nothing() -> None:
 
     assert ["bcc", "headers", "btf", "load"] == [fact.check for fact in facts]
     assert [] == [fact for fact in facts if not fact.ok or fact.fix]
+
+
+def loaded_without(tracepoint: str) -> str:
+    """What a kernel without this tracepoint would answer; in a process of its own."""
+    code = f"""
+        import probes.loader as loader
+        renamed = [(p, t.replace("{tracepoint}", "no_such"), f) for p, t, f in loader.TRACEPOINTS]
+        loader.TRACEPOINTS = tuple(renamed)
+        try:
+            answer, _ = loader.load(dict(families=["file"], self=[], ring=4096))
+            print({{name: probe["error"] for name, probe in answer["probes"].items()}})
+        except loader.CannotLoad as error:
+            print(error)
+    """
+    env = os.environ | {"PYTHONPATH": str(loader.ROOT)}
+    run = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, env=env)
+    return run.stdout.strip() + run.stderr
+
+
+def test_a_kernel_without_a_mandatory_tracepoint_is_refused_by_name() -> None:
+    answer = loaded_without("cgroup_mkdir")
+
+    assert answer.startswith("cannot load probes: this kernel has no tracepoint no_such")
+    assert 1 == len(answer.splitlines())
+
+
+def test_a_kernel_without_another_one_names_what_is_missing() -> None:
+    answer = loaded_without("sys_exit")
+
+    assert "'exec': None" in answer
+    assert "'file': 'this kernel has no tracepoint no_such" in answer
