@@ -8,7 +8,7 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,6 +111,7 @@ class Consumer(base.Consumer):
         self._assigned: set[TP] = set()
         self._positions: dict[TP, int] = {}
         self._message_bytes = 0.0
+        self._suspended: asyncio.Future[Any] | None = None
         self._sought = False
         self._streaming = False
         self._more = asyncio.Event()
@@ -130,6 +131,8 @@ class Consumer(base.Consumer):
     async def on_stop(self) -> None:
         if self._rebalance is not None:
             self._rebalance.cancel()
+        if self._suspended is not None:
+            self._suspended.cancel()
         await super().on_stop()
         self._more.set()
         if self._unlisten is not None:
@@ -340,7 +343,7 @@ class Consumer(base.Consumer):
         )
 
     async def _drain_messages(self, fetcher: Any) -> None:
-        """Faust's loop makes two tasks for each message to be able to leave off; this one, two for each fetch."""
+        """Faust's loop makes four tasks for each message, to be able to leave off; this one, one for each fetch."""
         stopped = self._stopped.is_set
         fetcher_stopped = fetcher._stopped.is_set
         while not (stopped() or fetcher_stopped()):
@@ -363,7 +366,20 @@ class Consumer(base.Consumer):
             if not self._may_flow():
                 await super().perform_seek()
             elif records:
-                await self.wait_first(self._deliver(records), self.suspend_flow.wait())
+                await self._until_suspended(self._deliver(records))
+
+    async def _until_suspended(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do it; give up where it is when the flow is suspended (a rebalance: it is read again afterwards)."""
+        if self._suspended is None or self._suspended.done():
+            self._suspended = asyncio.ensure_future(self.suspend_flow.wait())
+        task = asyncio.ensure_future(work)
+        try:
+            await asyncio.wait((task, self._suspended), return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                task.result()
+        finally:
+            if not task.done():
+                task.cancel()
 
     def _may_flow(self) -> bool:
         return self.flow_active

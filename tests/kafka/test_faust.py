@@ -16,6 +16,8 @@ from pipeline.transport.log import PartitionsChanged
 from tests.kafka.broker import Broker
 from tests.transport.harness import CountingApp
 
+PARTITIONS = 4
+
 
 def test_kill_9_at_random_moments_loses_nothing_acknowledged(stream: str, tmp_path: Path) -> None:
     """Applied once, by the table that came back from its changelog, whatever moment the worker died at."""
@@ -38,6 +40,22 @@ def test_kill_9_at_random_moments_loses_nothing_acknowledged(stream: str, tmp_pa
     assert set() == acknowledged - set(applied)
     assert len(applied) == len(set(applied))
     assert code == 0
+
+
+async def test_a_backlog_is_applied_from_its_first_record_on(kafka: Broker, tmp_path: Path) -> None:
+    """As on embedded://: nothing that waited in the stream is left out when the worker has recovered its table."""
+    name = f"count-{uuid4().hex[:8]}"
+    await ensure_topics(Settings(broker=kafka.url), tmp_path, [Topic(f"{name}.numbers", PARTITIONS)])
+    async with AIOKafkaProducer(bootstrap_servers=kafka.server) as producer:
+        for number in range(1000):
+            await producer.send(f"{name}.numbers", b"%d" % number, partition=number % PARTITIONS)
+    app = CountingApp(kafka.url, tmp_path, name)
+    await asyncio.to_thread(app.wait_for, "ready")
+
+    applied = await asyncio.to_thread(app.settle, set(range(1000)))
+    app.stop()
+
+    assert list(range(1000)) == sorted(applied)
 
 
 async def test_topics_are_made_with_their_policy_and_a_changed_number_of_partitions_is_refused(
