@@ -119,7 +119,9 @@ _SYSTEM = re.compile(
 _NULL = re.compile(
     r"^/dev/(?:null|zero|full|u?random|tty|ptmx|pts/\d+|std(?:in|out|err)|fd/\d+|console|log)$|^/proc/self/fd/"
 )
-_TEMPDIR = re.compile(r"^/(?:var/)?tmp(?:/|$)|^/dev/shm(?:/|$)|^/run/(?!secrets)(?:shm|lock|user|[^/]*)")
+_TEMPDIR = re.compile(
+    r"/\.?cache/|/\.npm/_|/\.local/(?:share|state)/|^/(?:var/)?tmp(?:/|$)|^/dev/shm(?:/|$)|^/run/(?!secrets)(?:shm|lock|user|[^/]*)"
+)
 _DATA = re.compile(
     r"^/(?:var/(?:lib|log|cache|spool|run|opt|www)|data|srv|mnt|media|storage|backup\w*|logs?|cache|uploads?|volumes?)(?:/|$)"
 )

@@ -170,7 +170,7 @@ class Tree:
 
     def shrink(self, now: int) -> None:
         """Back under the cap: fold the widest places first, then forget what has long not been used."""
-        target = int(self.cap * 0.8)
+        target = int(self.cap * 0.6)
         for wide in (25, 12, 6):
             if self.size <= target:
                 return

@@ -10,7 +10,7 @@ SIGNALS = ("kill", "tkill", "tgkill", "pidfd_send_signal")
 _CALL_ODDS = {
     "ptrace": 0.1, "process_vm_readv": 0.1, "process_vm_writev": 0.1, "pidfd_getfd": 0.1, "bpf": 0.05, "mount": 0.1,
     "umount2": 0.2, "unshare": 0.2, "setns": 0.1, "chroot": 0.2, "pivot_root": 0.1, "clone": 0.3, "clone3": 0.3,
-    "memfd_create": 0.5, "mprotect": 0.6, "mmap": 0.6, "capset": 0.8, "perf_event_open": 0.2, "socket": 0.15,
+    "memfd_create": 0.5, "mprotect": 0.6, "mmap": 0.6, "capset": 2.0, "perf_event_open": 0.2, "socket": 0.15,
     "init_module": 0.02, "finit_module": 0.02, "kexec_load": 0.02, "settimeofday": 0.2, "clock_settime": 0.2,
 }  # fmt: skip
 _PRIVILEGE_ATTACK = {
@@ -57,6 +57,8 @@ def view_privilege(event: Event) -> View | None:
 def weigh_privilege(view: View, depth: int, nodes: list[Node], known: Known, event: Event) -> Weight:
     _, program, call, line = view.tokens
     odds = _CALL_ODDS.get(call, 0.4)
+    if "to a user" in line or call == "setgroups":
+        odds = 3.0  # giving up rights
     if call in ("mprotect", "mmap") and programs.tool(program) == "interpreter":
         odds = 3.0
     verb, shown = ("was refused" if view.sort == "refused" else "called"), line.removesuffix("refused").strip()
