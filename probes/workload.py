@@ -428,6 +428,8 @@ class Workloads:
             self.unfinished += 1
             return
         if found is None:
+            if scope.tries == 3:  # no runtime's: its addresses can be known all the same
+                self._without_ip[scope.cid] = scope
             return
         self.take(scope, found)
 
