@@ -17,19 +17,26 @@ LEARN_S = 25
 
 
 def left(home: Path) -> set[str]:
-    """What a demo whose temporary files are in `home` could leave behind."""
-    found = {*home.iterdir(), *Path("/run/runc").glob("shop-*")}
+    """What a demo whose temporary files are in `home` could leave behind; another one may be at work."""
+    found = {str(path) for path in home.iterdir()}
+    for state in Path("/run/runc").glob("shop-*/state.json"):
+        if holds(state, home):
+            found.add(str(state))
     for base in (Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").iterdir()):
-        found |= {*base.glob("wonted-demo/*"), *base.glob("shop-*")}
+        for group in (*base.glob("wonted-demo/*/"), *base.glob("shop-*/")):
+            if not holds(group / "cgroup.procs", Path("\n")):
+                found.add(f"{group}, empty")
     for process in Path("/proc").iterdir():
-        if process.name.isdigit():
-            try:
-                words = (process / "cmdline").read_bytes() + b" " + (process / "environ").read_bytes()
-            except OSError:
-                continue
-            if os.fsencode(home) in words:
-                found.add(process / words.decode(errors="replace").replace("\0", " ")[:200])
-    return {str(path) for path in found}
+        if process.name.isdigit() and any(holds(process / name, home) for name in ("cmdline", "environ", "mountinfo")):
+            found.add(str(process))
+    return found
+
+
+def holds(file: Path, text: Path) -> bool:
+    try:
+        return os.fsencode(text) in file.read_bytes()
+    except OSError:
+        return False
 
 
 @pytest.fixture
