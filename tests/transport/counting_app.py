@@ -9,6 +9,7 @@ the table, by partition the last offset applied and the numbers. `quiet` ends th
 import asyncio
 import json
 import logging
+import os
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -76,6 +77,7 @@ def build(settings: Settings, data: Path, app_id: str, send: bool) -> faust.App:
                 quiet.set()
             if line.startswith(b"report"):
                 say("report " + json.dumps({key.decode(): json.loads(value) for key, value in table.items()}))
+        os._exit(1)  # the test is gone
 
     async def sending() -> None:
         number = int((data / "next").read_text()) if (data / "next").exists() else 0
