@@ -299,7 +299,7 @@ def _compile(text: str) -> Any:
         raise CannotLoad(f"cannot load probes: no kernel headers at {headers()}; apt-get install linux-headers-amd64")
     with _captured() as said:
         try:
-            return BPF(text=text, cflags=["-w"])
+            return BPF(text=text.encode(), cflags=["-w"])
         except Exception as error:
             failure = error
         wrong = [line for line in said() if " error: " in line]
