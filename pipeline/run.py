@@ -44,6 +44,8 @@ TRIES = 3
 """Starts of a probe process that never got ready, before `run` gives up."""
 STEADY = 60.0
 """Seconds that it must live for the backoff to begin anew."""
+RECENT = 3600.0
+"""Seconds that a restart of the probe process keeps `status` yellow."""
 REPORTS = 15.0
 """Seconds without a report of the probe: yellow. It reports every 5."""
 TWICE = 0.5
@@ -207,8 +209,9 @@ class Probe:
             troubles.append("the probes are not attached yet")
         elif self.reported and time.time() - self.reported > REPORTS:
             troubles.append(f"the probe process has not reported for {time.time() - self.reported:.0f} s")
-        if self.restarts:
-            troubles.append(f"the probe process was started again {self.restarts} times; blind meanwhile")
+        recent = sum(ended is None or time.time() - ended < RECENT for _, ended in self.blind)
+        if recent:
+            troubles.append(f"the probe process was started again {recent} x within the hour; blind meanwhile")
         return troubles
 
     def describe(self) -> dict[str, Any]:

@@ -163,8 +163,8 @@ class Service:
         summary = self.stages.names()[name].baselines.summary(name)
         return {
             **summary,
-            "containers": len(self.stages.containers.get(name, ())),
-            "alerts": self.stages.alerts_of.get(name, 0),
+            "containers": self.stages.replicas(name),
+            "alerts": self.stages.alerts_of[name],
         }
 
     async def alerts(self, connection: Connection, request: dict[str, Any]) -> dict[str, Any] | None:

@@ -21,7 +21,7 @@ import asyncio
 import logging
 import os
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,6 +53,8 @@ RETRY = 1.0
 """Seconds between tries to write what must not be lost (a full disk, a broker that is away)."""
 CLOSE = 5.0
 """Seconds for the last snapshot of a partition."""
+CONTAINERS = 1000
+"""Containers remembered per workload: a cron job has a new one every minute."""
 DEAD_FILES = 100
 INCIDENTS = "incidents.bin"
 
@@ -93,8 +95,11 @@ class Partition:
         self.number = number
         self.baselines = Baselines(settings)
         self.lock = asyncio.Lock()
-        self.mark = Mark(runs={})
+        self.runs: dict[str, Run] = {}
         self.applied = -1
+        """Offset of the last batch in the baselines."""
+        self.kept = -1
+        """Offset of the mark that is in the table: what may be acknowledged."""
         self.waiting: deque[EventT[Any]] = deque()
         """Taken from the stream and not yet acknowledged, in order."""
         self.unkept: set[str] = set()
@@ -131,8 +136,8 @@ class Stages:
         self.answers: dict[str, asyncio.Future[str]] = {}
         self.troubles: dict[str, str] = {}
         """What makes `status` yellow, by where; removed when it is over."""
-        self.containers: dict[str, dict[str, int]] = {}
-        self.alerts_of: dict[str, int] = {}
+        self.containers: dict[str, dict[str, float]] = {}
+        self.alerts_of = Counter(alert["workload"] for alert in outbox.alerts())
         self.last_batch = 0.0
         self.consumed = asyncio.Event()
         """Set while partitions are assigned and restored."""
@@ -174,13 +179,14 @@ class Stages:
 
     async def _restored(self, number: int) -> Partition:
         partition = Partition(self.settings, number)
-        mark = self.table.get(b"m/%d" % number)
-        if mark is not None:
+        value = self.table.get(b"m/%d" % number)
+        if value is not None:
             try:
-                partition.mark = msgspec.msgpack.decode(mark, type=Mark)
+                mark = msgspec.msgpack.decode(value, type=Mark)
+                partition.applied = partition.kept = mark.offset
+                partition.runs = mark.runs
             except msgspec.DecodeError as error:
                 self._corrupt(f"the mark of partition {number}", error)
-        partition.applied = partition.mark.offset
         for key, value in list(self.table.items()):
             kind, _, name = key.partition(b"/")
             workload = name.decode("utf-8", "surrogateescape")
@@ -267,7 +273,7 @@ class Stages:
             self._decide_again(partition)
 
     def _first_time(self, partition: Partition, batch: Batch) -> bool:
-        runs = partition.mark.runs
+        runs = partition.runs
         key = f"{batch.boot}/{batch.run}"
         run = runs.pop(key, None)
         known = run is not None
@@ -296,12 +302,24 @@ class Stages:
             kinds[event.kind] = kinds.get(event.kind, 0) + event.count
             events += event.count
             if event.container is not None:
-                self.containers.setdefault(event.workload, {})[event.container.id] = batch.time
+                self._contained(event.workload, event.container.id)
         for kind, count in kinds.items():
             metrics.received.labels(kind).inc(count)
         for where, count in batch.lost.items():
             metrics.lost.labels(where).inc(count)
         self.rate.add(events)
+
+    def _contained(self, workload: str, container: str) -> None:
+        seen = self.containers.setdefault(workload, {})
+        seen.pop(container, None)
+        seen[container] = time.monotonic()  # the latest is last
+        if len(seen) > CONTAINERS:
+            del seen[next(iter(seen))]
+
+    def replicas(self, workload: str) -> int:
+        """Containers of this workload that did something within the last hour."""
+        since = time.monotonic() - 3600
+        return sum(at >= since for at in self.containers.get(workload, {}).values())
 
     # Snapshots and acknowledgement
 
@@ -315,8 +333,9 @@ class Stages:
             for workload in sorted(partition.unkept):
                 await self._keep_workload(partition, workload)
                 await asyncio.sleep(0)
-            partition.mark.offset = partition.applied
-            await self._keep(partition, b"m/%d" % partition.number, msgspec.msgpack.encode(partition.mark))
+            mark = Mark(offset=partition.applied, runs=partition.runs)
+            await self._keep(partition, b"m/%d" % partition.number, msgspec.msgpack.encode(mark))
+            partition.kept = mark.offset
         except Exception as error:
             metrics.snapshots.labels("failed").inc()
             self.troubles["snapshot"] = f"snapshots cannot be written: {error}"
@@ -330,7 +349,7 @@ class Stages:
         return True
 
     def _acknowledge(self, partition: Partition) -> None:
-        while partition.waiting and partition.waiting[0].message.offset <= partition.mark.offset:
+        while partition.waiting and partition.waiting[0].message.offset <= partition.kept:
             partition.waiting.popleft().ack()
 
     async def _keep_workload(self, partition: Partition, workload: str) -> None:
@@ -407,7 +426,8 @@ class Stages:
     def resume_incidents(self) -> None:
         """Open incidents as they were, so that what belongs to one still joins it after a restart."""
         try:
-            self.incidents.load((self.data / INCIDENTS).read_bytes())
+            state = (self.data / INCIDENTS).read_bytes()
+            self.incidents.load(state)
         except FileNotFoundError:
             pass
         except (ValueError, OSError) as error:
@@ -473,7 +493,7 @@ class Stages:
         for alert in alerts:
             told = alert.to_json()
             if not told["update"]:
-                self.alerts_of[told["workload"]] = self.alerts_of.get(told["workload"], 0) + 1
+                self.alerts_of[told["workload"]] += 1
                 outcome = "would" if told["would_alert"] else "told"
                 metrics.alerts.labels(told["detector"], told["severity"], outcome).inc()
             await self._surely("alerts", self.tell, told["id"].encode(), msgspec.json.encode(told), 0)
