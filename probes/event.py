@@ -91,8 +91,8 @@ class Event(msgspec.Struct, frozen=True, array_like=True):
     remote: Remote | None = None
     container: Container | None = None
     detail: dict[str, Any] = {}
-    """Per action: rename and link: to; chmod: mode; dns answer: addresses, ttl; kill: signal, target;
-    connect: family (inet, inet6, unix), proto (tcp, udp); danger hints of the probe: see probes/danger hints in wire."""
+    """Per action: rename and link: to; chmod: mode; dns answer: addresses, ttl; kill: signal, target; connect: family
+    (inet, inet6, unix), proto (tcp, udp). And what the danger rules read: memfd, deleted, stdio_socket ..."""
     count: int = 1
     """How many identical events within one flush this one stands for."""
     lost: int = 0
