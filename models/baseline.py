@@ -147,8 +147,9 @@ class Baseline(base.AnomalyDetector):
             expected = 0.0
         if expected <= self.budgets.of(kind):
             return self._tell(event, view, expected, weight, place)
-        if view.tokens[1] in self.programs or kind not in ("file", "privilege"):
-            self._learn(view, nodes, depth, event)
+        actor = view.tokens[1]
+        if kind in ("accept", "dns") or actor in self.programs or actor.startswith("("):
+            self._learn(view, nodes, depth, event)  # what a program does that was told itself stays unknown with it
         return None
 
     # --- River's side ------------------------------------------------------------------------------------------------

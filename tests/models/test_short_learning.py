@@ -10,7 +10,7 @@ from models.finding import Finding
 from probes.event import Event, Process
 from tests.models.scenarios import mix
 from tests.models.scenarios.attacks import ACTS
-from tests.models.world import Feed, World
+from tests.models.world import Feed, World, proc
 
 
 def learned(seconds: float, seed: int = 1, budget: float = 1.0) -> tuple[Feed, World]:
@@ -136,3 +136,20 @@ def test_a_tiny_web_server_of_one_binary_and_an_attack_by_docker_exec():
     assert all(told), told
     assert "New program in tiny: /bin/busybox wget" == told[1][0]
     assert [] == feed.give(calm)
+
+
+def test_a_program_that_was_told_does_not_become_known_by_what_else_it_does():
+    feed, world = learned(60)
+    wget = proc("/usr/bin/wget", "x", parent=mix.WORKER)
+
+    first = feed.give([world.at(70).ran_as(wget)])
+    feed.give(
+        [
+            world.joined(wget, "/var/run/nscd/socket"),
+            world.read(wget, "/etc/ld.so.cache"),
+            world.wrote(wget, "/dev/null"),
+        ]
+    )
+    again = feed.give([world.at(80).ran_as(wget)])
+
+    assert [f.what for f in first] == [f.what for f in again] == ["New program in shop/web: /usr/bin/wget"]
