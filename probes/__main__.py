@@ -21,14 +21,15 @@ from probes.agent import Agent
 from probes.link import Link
 from probes.loader import FAMILIES, Attached, CannotLoad, attach
 from probes.runtimes import Runtimes
+from probes.wire import Record
 from probes.workload import Workloads, cgroup_root
 
 POLL = 0.025
 """Seconds between looks at the ring; what is urgent wakes at once."""
 HURRY = 0.005
 """Seconds between looks while a container is being born: its state on disk may last no longer."""
-DRAIN = 20_000
-"""Records taken before a flush may be due."""
+DRAIN = 2_000
+"""Records taken at a time: memory stays small under a flood, and a flush is never late."""
 REPORT = 5.0
 STAMP = 2.0
 """Seconds between notes of when we were last awake; the blind interval after a crash is right to this."""
@@ -149,9 +150,11 @@ class Main:
         flush = self.orders.settings.flush
         next_flush = next_report = time.monotonic()
         reader, agent, link = attached.reader, self.agent, self.link
+        records: list[Record] = []
         while not self.stop:
-            poll = HURRY if agent.workloads.hurry else POLL
-            reader.wait(max(0.0, min(poll, next_flush - time.monotonic())))
+            if len(records) < DRAIN:
+                poll = HURRY if agent.workloads.hurry else POLL
+                reader.wait(max(0.0, min(poll, next_flush - time.monotonic())))
             records = reader.drain(DRAIN)
             self._records += len(records)
             agent.take(records)

@@ -100,7 +100,7 @@ def test_ten_thousand_random_paths_stay_bounded(world: World) -> None:
         world.call(pid, "create", f"/tmp/{i * 7919:x}", flags=0o101, ret=3)
 
     assert 10_000 == len([e for e in world.flush() if e.action == "create"])
-    assert all(len(b.events) <= 8_192 for b in world.batches)
+    assert all(len(b.events) <= 4_096 for b in world.batches)
     assert 0 == world.agent.waiting
 
 
