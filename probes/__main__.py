@@ -252,6 +252,11 @@ def die_with_parent() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
+def orphaned(workers: list[int]) -> bool:
+    """Did the worker go while we were starting?"""
+    return bool(workers) and not any(Path(f"/proc/{pid}").exists() for pid in workers)
+
+
 def main() -> int:
     parent = os.getppid()
     die_with_parent()
@@ -261,7 +266,7 @@ def main() -> int:
     except msgspec.DecodeError as error:
         print(f"wonted: python -m probes expects its settings as one line of JSON on stdin: {error}", file=sys.stderr)
         return USAGE
-    if os.getppid() != parent:
+    if os.getppid() != parent or orphaned(orders.self_pids):
         return 0
     probe = Main(orders)
     signal.signal(signal.SIGTERM, probe.signalled)
