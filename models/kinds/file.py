@@ -144,6 +144,8 @@ def _file_odds(view: View, op: str, depth: int, program: str, parts: tuple[str, 
     if sort == "secret":
         return 0.03
     if sort == "startup":
+        if known.host and not view.path.startswith(("/etc/", "/root/.", "/home/", "/var/spool/", "/usr/lib/systemd/")):
+            return 0.1  # people at work make hooks and environments
         return 0.5 if known.host and _system_tool(program) else 0.02
     if sort == "proc":
         return 2.0 if re.match(r"^/proc/(?:self|thread-self|\d+)/", view.path) else 0.08
