@@ -1,6 +1,5 @@
 """alerts: what was told, from the service or, when none runs, from its outbox."""
 
-import re
 import sqlite3
 import time
 from collections.abc import Iterable
@@ -45,12 +44,12 @@ def seconds(text: str) -> float:
     >>> seconds("90s"), seconds("1h")
     (90.0, 3600.0)
     """
-    from config.schema import UNITS
+    from config.schema import _duration
 
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)", text.strip())
-    if match is None:
-        raise typer.BadParameter(f'{text}: expected a time such as "90s", "1h" or "2d"')
-    return float(match[1]) * UNITS[match[2]]
+    try:
+        return float(_duration(text))
+    except ValueError as error:
+        raise typer.BadParameter(f"{text}: {error}") from None
 
 
 def told(follow: bool, since: int | None) -> Iterable[dict[str, Any]]:

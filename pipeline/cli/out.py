@@ -76,15 +76,9 @@ def span(seconds: float | None) -> str:
     >>> span(104_400), span(95), span(0.2), span(None)
     ('1 d 5 h', '1 min 35 s', '0 s', '-')
     """
-    if seconds is None:
-        return "-"
-    left = int(seconds)
-    parts: list[str] = []
-    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)):
-        if left >= size or (unit == "s" and not parts):
-            parts.append(f"{left // size} {unit}")
-            left %= size
-    return " ".join(parts[:2])
+    from models.learning import duration
+
+    return "-" if seconds is None else duration(seconds)
 
 
 def size(count: float | None) -> str:

@@ -40,7 +40,7 @@ def test_the_command_line_imports_no_heavy_module_to_start() -> None:
     [
         (("frobnicate",), 2, "No such command"),
         (("alerts", "--nonsense"), 2, "No such option"),
-        (("alerts", "--since", "soon"), 2, "expected a time"),
+        (("alerts", "--since", "soon"), 2, "expected a duration"),
         (("events", "--kind", "exce"), 2, "did you mean exec?"),
         (("baseline", "show"), 2, "Missing argument"),
         (("-o", "learn.mni=3", "run"), 3, "-o: learn.mni: no such setting; did you mean learn.min?"),
