@@ -1,6 +1,5 @@
 """The command line: `wonted`. Words for people go to stderr, what was asked for to stdout; exit codes are stable."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -41,15 +40,11 @@ def main(args: Sequence[str]) -> int:
     """Run one command; its exit code."""
     try:
         code = app(args=_globals_first(args), prog_name="wonted", standalone_mode=False)
-        sys.stdout.flush()
         return code if isinstance(code, int) else OK
     except Stop as stop:
         if stop.words:
             say(stop.words)
         return stop.code
-    except BrokenPipeError:
-        sys.stdout = None  # nothing more to flush: the reader has gone
-        return OK
     except KeyboardInterrupt:
         return INTERRUPTED
     except Exception as error:

@@ -96,6 +96,7 @@ def _place(places: dict[str, Any], name: str) -> str:
 def schema(json: Json = False) -> int:
     """The JSON schema, for editors."""
     from config.reference import schema as found
+    from pipeline.cli.out import write
 
-    print(json_.dumps(found(), indent=None if json else 2))
+    write(json_.dumps(found(), indent=None if json else 2) + "\n")
     return OK

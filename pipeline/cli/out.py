@@ -1,23 +1,34 @@
 """Tables for people, JSON lines for programs. Nothing that a workload wrote reaches a terminal as it is."""
 
 import io
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pipeline.alert import to_line
+from pipeline.cli.context import OK, Stop
 from pipeline.sinks.text import visible
 
 
 def emit(value: Mapping[str, Any]) -> None:
     """One line of JSON, at once: somebody may be reading the pipe."""
-    sys.stdout.write(to_line(dict(value)).decode())
-    sys.stdout.flush()
+    write(to_line(dict(value)).decode())
 
 
 def line(text: str) -> None:
     """One line of text."""
-    print(visible(text), flush=True)
+    write(visible(text) + "\n")
+
+
+def write(text: str) -> None:
+    """To stdout, at once. A reader that has seen enough (`| head`) is no error: the command just ends."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still in the buffer
+        raise Stop(OK) from None
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -54,7 +65,7 @@ def _print(shown: object) -> None:
     piped = Console(width=240, highlight=False, file=io.StringIO())
     piped.print(shown)
     lines = piped.file.getvalue().splitlines()  # type: ignore[attr-defined]
-    print("\n".join(line.rstrip() for line in lines), flush=True)
+    write("".join(line.rstrip() + "\n" for line in lines))
 
 
 def text(value: object) -> str:

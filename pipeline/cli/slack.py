@@ -1,7 +1,5 @@
 """slack test, preview."""
 
-import sys
-
 import typer
 
 from pipeline.cli.context import CONFIG, DEPENDENCY, FAILURE, OK, Stop, options, say
@@ -33,7 +31,7 @@ def test() -> int:
 
 def preview(json: Json = False) -> int:
     """How an alert looks in Slack, as text; --json: the blocks themselves."""
-    from pipeline.cli.out import emit
+    from pipeline.cli.out import emit, write
     from pipeline.sinks import render
     from pipeline.sinks.fake_slack import as_text
     from pipeline.sinks.sample import sample_alert
@@ -43,5 +41,5 @@ def preview(json: Json = False) -> int:
     if json:
         emit({"blocks": blocks, "text": render.headline(alert)})
     else:
-        sys.stdout.write(as_text(blocks).rstrip("\n") + "\n")
+        write(as_text(blocks).rstrip("\n") + "\n")
     return OK
