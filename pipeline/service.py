@@ -107,7 +107,7 @@ class Service:
             "broker": self.settings.broker,
             "config": self.sources,
             "workloads": modes,
-            "probe": self.probe.describe(),
+            "probe": self._probe(),
             "probes": self.probe.probes,
             "rates": {"events_s": self.stages.rate.per_second(), **self.probe.rates},
             "received": metrics.by_label(metrics.received),
@@ -125,6 +125,13 @@ class Service:
             "memory": {"worker_bytes": _resident(os.getpid()), "probe_bytes": _resident(self.probe.pid)},
         }
         return {"ok": True, "result": result}
+
+    def _probe(self) -> dict[str, Any]:
+        """With the blind intervals of earlier runs of the service; those of this run are known from both sides."""
+        described: dict[str, Any] = self.probe.describe()
+        own = [begun for begun, _ in described["blind"]]
+        earlier = [gap for gap in self.stages.blind if not any(gap[0] - 5 <= begun <= gap[1] for begun in own)]
+        return described | {"blind": [*earlier, *described["blind"]]}
 
     def reasons(self) -> list[str]:
         """Why not all is well; empty: it is."""

@@ -142,6 +142,10 @@ class Stages:
         self.consumed = asyncio.Event()
         """Set while partitions are assigned and restored."""
         self.rate = Rate()
+        self.blind: list[tuple[float, float]] = []
+        """The latest 20 intervals that nobody watched, as the agent noted at its start; seconds since the epoch."""
+        self._lost: dict[tuple[str, str], dict[int, int]] = {}
+        """(run, stage.kind) -> partition -> lost so far."""
         self.grouped: deque[EventT[Any]] = deque()
         """Findings that are in their incident, but not yet in its copy on disk."""
         self.closing = False
@@ -306,8 +310,21 @@ class Stages:
         for kind, count in kinds.items():
             metrics.received.labels(kind).inc(count)
         for where, count in batch.lost.items():
-            metrics.lost.labels(where).inc(count)
+            self._lose(batch, where, count)
+        if blind := batch.note.get("blind"):
+            begun, ended = (int(at) / 1e9 for at in blind)
+            if (begun, ended) not in self.blind:
+                self.blind = [*self.blind[-19:], (begun, ended)]
         self.rate.add(events)
+
+    def _lose(self, batch: Batch, where: str, count: int) -> None:
+        """An agent tells every partition of the same losses: the largest of their sums is how many there were."""
+        told = self._lost.setdefault((batch.run, where), {})
+        before = max(told.values(), default=0)
+        told[batch.partition] = told.get(batch.partition, 0) + count
+        metrics.lost.labels(where).inc(max(0, told[batch.partition] - before))
+        while len(self._lost) > 1000:
+            del self._lost[next(iter(self._lost))]
 
     def _contained(self, workload: str, container: str) -> None:
         seen = self.containers.setdefault(workload, {})
