@@ -11,6 +11,9 @@ import typer
 from config import VERSION
 from pipeline.cli.context import CONFIG, OK, PRIVILEGE, Stop, options, say
 
+FORCED_SHOWN = 10
+"""Workloads that `status` names one by one; a node has hundreds."""
+
 Json = Annotated[bool, typer.Option("--json", help="One JSON object per line.")]
 
 
@@ -119,6 +122,9 @@ def status(json: Json = False) -> int:
         return OK
     probes = found.get("probes", {})
     missing = [f"{name}: {state.get('error') or 'off'}" for name, state in probes.items() if not state.get("attached")]
+    forced = [f"{row['workload']}: {mode(row)}" for row in rows if row["mode"] == "forced"]
+    if len(forced) > FORCED_SHOWN:
+        forced[FORCED_SHOWN:] = [f"and {len(forced) - FORCED_SHOWN} more: wonted workloads ls"]
     outbox, memory = found.get("outbox", {}), found.get("memory", {})
     facts(
         [
@@ -126,7 +132,7 @@ def status(json: Json = False) -> int:
             *(("", reason) for reason in found.get("reasons", [])),
             ("uptime", f"{span(found.get('uptime_s'))} (pid {found.get('pid')}, {found.get('version')})"),
             ("workloads", found.get("workloads")),
-            *(("", f"{row['workload']}: {mode(row)}") for row in rows if row["mode"] == "forced"),
+            *(("", line) for line in forced),
             ("probes", f"{len(probes) - len(missing)}/{len(probes)} attached"),
             *(("", f"missing {name}") for name in missing),
             ("rates", found.get("rates")),
