@@ -16,6 +16,9 @@ int on_fork(struct bpf_raw_tracepoint_args *ctx)
         self.update(&child_tgid, &one);
         return 0;
     }
+    /* a number of ours that was noted after its process had gone, and is somebody else's now */
+    if (self.lookup(&child_tgid))
+        self.delete(&child_tgid);
     struct scratch *s = scratch_process.lookup(&cpu);
     if (!s)
         return 0;

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from probes.loader import Attached, attach
-from tests.kernel.watch import ALL, Actor, Watched
+from probes.loader import Attached
+from tests.kernel.watch import ALL, Actor, Watched, attach_alone
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -24,7 +24,7 @@ def actor(_root: None) -> Iterator[Actor]:
 
 @pytest.fixture(scope="session")
 def attached(actor: Actor) -> Iterator[Attached]:
-    attached = attach(ALL, [], 16 << 20)
+    attached = attach_alone(ALL, 16 << 20, actor)
     yield attached
     attached.close()
 

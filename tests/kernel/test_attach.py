@@ -1,9 +1,11 @@
 """Attaching, and what is left when the holder goes: nothing."""
 
 import contextlib
+import ctypes
 import os
 import select
 import signal
+import struct
 import subprocess
 import sys
 import textwrap
@@ -14,8 +16,8 @@ import pytest
 from probes import bpf, loader, wire
 from probes.btf import Btf, NoBtf
 from probes.loader import CannotLoad, attach, check
-from tests.kernel.actor import call
-from tests.kernel.watch import ALL, Actor, Watched
+from tests.kernel.actor import call, in_child
+from tests.kernel.watch import ALL, Actor, Watched, attach_alone
 
 HOLDER = """
     import sys
@@ -90,7 +92,7 @@ def one_of_each(folder: str) -> int:
 
 def test_a_family_that_is_not_wanted_is_not_told(tmp_path: Path) -> None:
     actor = Actor()
-    attached = attach({"privilege"}, [], 1 << 20)
+    attached = attach_alone({"privilege"}, 1 << 20, actor)
     try:
         _, records = Watched(actor, attached).run(one_of_each, str(tmp_path))
 
@@ -115,13 +117,43 @@ def test_our_own_processes_are_not_told_nor_what_they_start() -> None:
 
 def test_a_process_can_be_left_out_later(tmp_path: Path) -> None:
     actor = Actor()
-    attached = attach(ALL, [], 4 << 20)
+    attached = attach_alone(ALL, 4 << 20, actor)
     try:
         watched = Watched(actor, attached)
         assert watched.run(one_of_each, str(tmp_path))[1]
         attached.add_self(actor.pid)
 
         assert [] == watched.run(one_of_each, str(tmp_path))[1]
+    finally:
+        attached.close()
+        actor.close()
+
+
+def ended() -> int:
+    return in_child(lambda: None)
+
+
+def reborn(number: int) -> int:
+    """A child with this very process id, by clone3's set_tid."""
+    wanted = ctypes.create_string_buffer(struct.pack("i", number), 4)
+    pid = call(435, struct.pack("11Q", 0, 0, 0, 0, 17, 0, 0, 0, ctypes.addressof(wanted), 1, 0), 88)
+    if not pid:
+        os._exit(0)
+    os.waitpid(pid, 0)
+    return pid
+
+
+def test_a_process_id_of_ours_that_comes_again_is_watched() -> None:
+    """It was noted when its process had gone already: nobody took it back."""
+    actor = Actor()
+    attached = attach_alone(ALL, 4 << 20, actor)
+    try:
+        number = actor.do(ended)
+        attached.add_self(number)
+        pid, records = Watched(actor, attached).run(reborn, number)
+
+        assert number == pid
+        assert ["fork", "exit"] == [r.action for r in records if pid in (r.pid, r.child)]
     finally:
         attached.close()
         actor.close()

@@ -3,6 +3,7 @@
 import ctypes
 import mmap
 import os
+import re
 from pathlib import Path
 
 from probes.wire import Record
@@ -59,7 +60,9 @@ def test_a_path_is_the_tasks_own_below_its_root_and_says_so_outside_of_it(watche
     _, records = watched.run(chrooted, str(tmp_path))
 
     assert b"/etc" == opened(records, b"passwd-inside").base
-    assert b"(unreachable)" + bytes(tmp_path) == opened(records, b"escaped").base
+    # in front of it stands the root of the tests themselves, when they run below another one
+    outside = rb"\(unreachable\)(/.+)?" + re.escape(bytes(tmp_path))
+    assert re.fullmatch(outside, opened(records, b"escaped").base or b"")
 
 
 def mounted(folder: str) -> int:
