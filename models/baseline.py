@@ -1,6 +1,5 @@
 """What one workload normally does, and what of that an event leaves."""
 
-import re
 import zlib
 from collections.abc import Hashable
 from datetime import UTC, datetime
@@ -11,12 +10,12 @@ from river import base
 
 from config.schema import Allow, Models
 from models import budget as budgets
-from models import danger, novelty, paths, programs
+from models import danger, host, novelty, paths, programs
 from models.budget import Activity, Budgets, Told
 from models.counts import Categories
 from models.departure import category_of, place_of, program_of
 from models.finding import SEVERITIES, Decision, Finding
-from models.kinds import network
+from models.kinds import file, network
 from models.kinds.view import REFUSED, Known, View, Weight, who
 from models.learning import NS, Learning, Rule, duration
 from models.rates import FLOOR, Rates, vector
@@ -26,19 +25,14 @@ from probes.event import Container, Event, Process, Window
 CACHE = 4096
 """Raw events whose place in the tree is remembered, per workload. Only speed depends on it."""
 QUARANTINE = 256
+ALTERED = 64
 DANGER_PER_SECOND = 10
 NOVEL_PER_SECOND = 100
-QUIET_HOST = 40.0
-"""Odds of a deviation on a host, sessions and all, where the clock ended learning: people work there."""
-QUIET_SERVICE = 2.0
-"""The same for a service of its own: it does one thing."""
-PEOPLE = re.compile(
-    r"^(?:docker|containerd|crio|kubelet|podman|k3s|ssh|sshd|cron|crond|atd|anacron|systemd-.*|user@.*|.*getty@.*|dbus.*|polkit|apt-.*|packagekit|"
-    r"snapd.*|unattended-upgrades|NetworkManager.*|cloud-.*|wonted.*)\.service$"
-)
-"""Units that start what people and timers ask for: as busy as the host itself."""
+REHEARSED, TRIED = 20, 200
+"""While learning, at most so many findings and so many tries an hour of what would be told."""
 GRACE_S = 20
 """A start that learning never saw: what known programs do this long after it is learned, not told."""
+NOT_AT_A_START = ("writable", "scratch", "hidden", "shell", "download", "network")
 OPENS = frozenset({"open_read", "open_write", "create"})
 NOUNS = {
     "exec": "runs",
@@ -104,6 +98,10 @@ class Baseline(base.AnomalyDetector):
         self.lost = 0
         self.suppressed = 0
         self.limits: dict[str, list[int]] = {}
+        self.rehearsed = [0, 0, 0]
+        """Hour, findings in it of what would be told, novelties weighed for that."""
+        self.altered: dict[str, int] = {}
+        """Files of which a change was told: who reads them afterwards is one deviation, not one per program."""
         self.host = True
         self._cache: dict[Any, Node] = {}
         self._ignored = Node(0)
@@ -140,8 +138,9 @@ class Baseline(base.AnomalyDetector):
                 self._remember(key, nodes[-1])
             return None
         if self.learning.mode == "learning" or text in self.accepted or self._given(event, view):
+            finding = self._rehearse(event, view, nodes, depth, text) if self.learning.mode == "learning" else None
             self._learn(view, nodes, depth, event)
-            return None
+            return finding
         expected, weight, place = self._expected(view, nodes, depth, event)
         if text in self.unlearned:
             expected = 0.0
@@ -151,6 +150,25 @@ class Baseline(base.AnomalyDetector):
         if kind in ("accept", "dns") or actor in self.programs or actor.startswith("("):
             self._learn(view, nodes, depth, event)  # what a program does that was told itself stays unknown with it
         return None
+
+    def _rehearse(self, event: Event, view: View, nodes: list[Node], depth: int, text: str) -> Finding | None:
+        """In the second half of learning: what would be told if learning ended now. It is learned all the same."""
+        rule, learning, now = self.rule, self.learning, self.now
+        span = rule.max if rule.max is not None else max(rule.min, rule.evidence)
+        if 2 * (now - learning.start) < span or text in self.accepted or self._given(event, view):
+            return None
+        hour = now // 3600
+        if self.rehearsed[0] != hour:
+            self.rehearsed = [hour, 0, 0]
+        if self.rehearsed[1] >= REHEARSED or self.rehearsed[2] >= TRIED:
+            return None
+        self.rehearsed[2] += 1
+        expected, weight, place = self._expected(view, nodes, depth, event)
+        if expected > self.budgets.of(event.kind):
+            return None
+        self.rehearsed[1] += 1
+        value = novelty.value(view.tokens)
+        return self._novel(event, weight, expected, value, value, {"odds": weight.odds, "place": place}, would=True)
 
     # --- River's side ------------------------------------------------------------------------------------------------
 
@@ -334,7 +352,7 @@ class Baseline(base.AnomalyDetector):
         if detail and (detail.get("seeded") or detail.get("runtime")):
             return True
         if self.now < self.grace_until:
-            return view.tokens[1] in self.programs and view.sort not in ("writable", "shell", "download", "network")
+            return view.tokens[1] in self.programs and view.sort not in NOT_AT_A_START
         return False
 
     # --- unknown -----------------------------------------------------------------------------------------------------
@@ -356,12 +374,9 @@ class Baseline(base.AnomalyDetector):
         known = Known(self.tree, self.programs, self.host)
         weight = novelty.KINDS[kind](view, depth, nodes, known, event)
         if forced:
-            spread = self._spread(view, depth, since)
-            expected = budgets.by_clock(weight.odds, active, spread, now, since)
-            if self.host:
-                expected *= (
-                    QUIET_SERVICE if self.name.endswith(".service") and not PEOPLE.match(self.name) else QUIET_HOST
-                )
+            busy, excused = host.factor(self.name, view, known, event) if self.host else (1.0, True)
+            spread = excused and self._spread(view, depth, since)
+            expected = budgets.by_clock(weight.odds, active, spread, now, since) * busy
         else:
             expected = budgets.by_evidence(
                 self.categories, category_of(view, depth), weight.odds, learning.observed(now), active, now
@@ -417,17 +432,31 @@ class Baseline(base.AnomalyDetector):
             entry = self.quarantine[value] = [list(view.tokens), 0, now, now, expected]
         entry[1] += event.count
         entry[3] = now
-        self.told.add(place, value, now)
+        subject = self._subject(event, value)
+        self.told.add(place, subject, now)
         held = self._limited(f"novelty {place}", event.time // NS, NOVEL_PER_SECOND)
         if held is None:
             return None
+        evidence: dict[str, Any] = {"seen": entry[1], "odds": weight.odds, "place": place}
+        if held:
+            evidence["held_back"] = held
+        return self._novel(event, weight, expected, value, subject, evidence)
+
+    def _novel(
+        self,
+        event: Event,
+        weight: Weight,
+        expected: float,
+        value: str,
+        subject: str,
+        evidence: dict[str, Any],
+        would: bool = False,
+    ) -> Finding:
         of = self.budgets.of(event.kind)
         severity = weight.severity
         if expected <= of / 100 and severity in ("low", "medium"):
             severity = SEVERITIES[SEVERITIES.index(severity) + 1]
-        evidence: dict[str, Any] = {"seen": entry[1], "odds": weight.odds, "place": place, "nearest": weight.near}
-        if held:
-            evidence["held_back"] = held
+        evidence["nearest"] = weight.near
         return self._finding(
             event,
             event.kind,
@@ -440,10 +469,30 @@ class Baseline(base.AnomalyDetector):
             expected,
             of,
             value,
-            value,
+            subject,
             weight.attack,
             evidence,
+            would,
         )
+
+    def _subject(self, event: Event, value: str) -> str:
+        """What findings are told together as: the value; for readers of a file whose change was told, the file."""
+        path = event.object
+        if event.kind != "file" or not path:
+            return value
+        if event.action not in file.READ_ACTIONS:
+            self._altered(event)
+        elif path in self.altered:
+            return f"file (any) read /{'/'.join(paths.segments(path))}"
+        return value
+
+    def _altered(self, event: Event) -> None:
+        to = event.detail.get("to") if event.detail else None
+        for path in (event.object, to):
+            if isinstance(path, str) and path:
+                if len(self.altered) >= ALTERED and path not in self.altered:
+                    del self.altered[min(self.altered, key=lambda p: self.altered[p])]
+                self.altered[path] = self.now
 
     @staticmethod
     def _bits(expected: float) -> float:
@@ -481,6 +530,7 @@ class Baseline(base.AnomalyDetector):
         generalised: str,
         attack: tuple[str, ...],
         evidence: dict[str, Any],
+        would: bool = False,
     ) -> Finding:
         return Finding(
             event=event,
@@ -495,7 +545,7 @@ class Baseline(base.AnomalyDetector):
             expected_per_week=expected,
             budget=budget,
             mode=self.learning.mode,
-            would_alert=False,
+            would_alert=would,
             value=value,
             fingerprint=f"{self.name}|{detector}|{generalised}",
             attack=attack,
@@ -521,6 +571,8 @@ class Baseline(base.AnomalyDetector):
         held = self._limited(f"danger {generalised}", event.time // NS, DANGER_PER_SECOND)
         if held is None:
             return None
+        if event.kind == "file" and event.action not in file.READ_ACTIONS:
+            self._altered(event)
         evidence: dict[str, Any] = {"saw": hit.saw}
         if held:
             evidence["held_back"] = held
@@ -702,6 +754,8 @@ class Baseline(base.AnomalyDetector):
             "lost": self.lost,
             "suppressed": self.suppressed,
             "limits": self.limits,
+            "altered": self.altered,
+            "rehearsed": self.rehearsed,
             "host": self.host,
             "programs": sorted(self.programs),
         }
@@ -721,6 +775,7 @@ class Baseline(base.AnomalyDetector):
         self.quarantine, self.accepted, self.unlearned = s["quarantine"], s["accepted"], s["unlearned"]
         self.applied, self.counts, self.containers = s["applied"], s["counts"], s["containers"]
         self.lost, self.suppressed, self.limits, self.host = s["lost"], s["suppressed"], s["limits"], s["host"]
+        self.altered, self.rehearsed = s.get("altered", {}), list(s.get("rehearsed", (0, 0, 0)))
         self.programs = set(s["programs"])
         self._cache.clear()
 

@@ -89,7 +89,7 @@ SECRETS = (
     r"\.(?:key|p12|pfx|jks|keystore|kdbx|ovpn)$|/(?:privkey|private|server-key|tls|client-key)[\w-]*\.pem$",
     r"/(?i:(?:[^/]*[._-])?(?:secrets?|credentials?|passwords?|passwd|token|api[_-]?key|private[_-]?key|service[_-]?account)(?:[._-][^/]*)?)$",
     r"/\.\w*_history$",
-    r"^/proc/(?:\d+|self|thread-self)/(?:environ|mem)$|^/proc/kcore$|^/dev/(?:k?mem|port)$",
+    r"^/proc/(?:\d+|self|thread-self)/(?:environ|mem)$|^/proc/\d+/(?:maps|smaps|pagemap|auxv|syscall|stack)$|^/proc/kcore$|^/dev/(?:k?mem|port)$",
     r"^/dev/(?:[svh]d[a-z]|nvme\d|xvd[a-z]|dm-\d|mapper/(?!control))",
 )  # fmt: skip
 _SECRET = re.compile("|".join(f"(?:{p})" for p in SECRETS))
@@ -209,6 +209,16 @@ def is_writable_place(path: str) -> bool:
     (True, False, False)
     """
     return bool(_WRITABLE.search(path))
+
+
+@lru_cache(maxsize=4096)
+def is_scratch(path: str) -> bool:
+    """Under a directory in a temporary place that was made for one run: of a build, a test, an installer.
+
+    >>> is_scratch("/tmp/go-build1234/b001/exe/main"), is_scratch("/tmp/.x/k"), is_scratch("/tmp/tmpab12_cd")
+    (True, False, False)
+    """
+    return bool(re.match(r"^/(?:var/)?tmp/[^/]*<[^/]*/|^/(?:var/)?tmp/.*/[^/]*<[^/]*/", "/" + "/".join(segments(path))))
 
 
 def is_runnable_name(path: str) -> bool:

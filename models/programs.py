@@ -24,6 +24,8 @@ CHANGE = frozenset(
     "chpasswd su sudo doas nsenter unshare insmod modprobe mknod dd base64 xxd gcc cc g++ make ld tcc go rustc "
     "gdb strace ltrace setcap kill pkill killall shred nohup setsid docker kubectl ctr crictl runc".split()
 )
+COPIERS = frozenset("tar gzip gunzip bzip2 xz zstd zip unzip 7z cpio rsync pigz lz4 ar install openssl gpg".split())
+"""What reads whatever it is told to and hands it on; where it reads under a known tree says little, elsewhere much."""
 VIEWERS = frozenset(
     "cat head tail less more grep egrep fgrep zcat od xxd hexdump strings base64 cp mv dd nl tac rev sort".split()
 )
@@ -59,6 +61,10 @@ def tool(program: str) -> str | None:
 
 def is_viewer(program: str) -> bool:
     return base(program) in VIEWERS
+
+
+def is_copier(program: str) -> bool:
+    return base(program) in COPIERS
 
 
 @lru_cache(maxsize=8192)

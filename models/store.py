@@ -63,8 +63,6 @@ class Baselines:
                 baseline.contained(container)
             counts = baseline.counts
             counts[event.kind] = counts.get(event.kind, 0) + event.count
-            if event.lost:
-                baseline.lost += event.lost
             last[name] = event.process
             try:
                 finding = baseline.observe(event)
@@ -86,6 +84,10 @@ class Baselines:
             finding = baseline.window_seen(window, last.get(name), bool(lost_in_all or blind))
             if finding is not None:
                 findings.append(finding)
+        if lost_in_all:
+            for baseline in touched.values():
+                if baseline is not None:
+                    baseline.lost += lost_in_all  # nobody knows whose they were: anybody's of this batch, once
         self._pass_time(batch, blind)
         return findings
 

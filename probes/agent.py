@@ -191,7 +191,7 @@ class Agent:
         extra: dict[str, Any] = {}
         if r.action in describe.TARGETS:
             extra = self._target(r, entry, scope)
-            if r.action in describe.SIGNALS and extra.get("target_relation") != "stranger":
+            if r.action in describe.SIGNALS and extra.get("target_relation") not in ("stranger", "neighbour"):
                 self._count("kill_of_own")
                 return
         item = Item(r, entry.process, scope, "privilege", r.action)
@@ -216,9 +216,12 @@ class Agent:
             return {"target_pid": number, **({"target_relation": "same"} if own_namespace else {})}
         whose = target.session or target.home
         relation = self._relation(entry, scope, target, whose)
-        return {"target_pid": target.pid, "target_workload": whose.workload, "target_relation": relation}
+        told = {"target_pid": target.pid, "target_workload": whose.workload, "target_relation": relation}
+        return {**told, "target_exe": target.exe} if target.exe else told
 
     def _relation(self, entry: Entry, scope: Scope, target: Entry, whose: Scope) -> str:
+        """self, child (however deep), same (its family: above it, or forked beside it), neighbour (of the same
+        workload, on another branch of the process tree) or stranger (of another workload)."""
         if target.pid == entry.pid:
             return "self"
         above: Process | None = target.parent
@@ -226,7 +229,16 @@ class Agent:
             if above.pid == entry.pid:
                 return "child"
             above = above.parent
-        return "same" if whose is scope or whose.workload == scope.workload else "stranger"
+        if whose is not scope and whose.workload != scope.workload:
+            return "stranger"
+        above = entry.parent
+        while above is not None:
+            if above.pid == target.pid:
+                return "same"
+            above = above.parent
+        # workers of one pool signal each other all the time: forked by one parent, running the same image
+        pool = target.ppid == entry.ppid and target.exe == entry.exe and target.argv == entry.argv
+        return "same" if pool else "neighbour"
 
     def _fork(self, r: Record) -> None:
         parent = self.processes.by_pid.get(r.pid) or self._missing(r)

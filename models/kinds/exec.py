@@ -117,10 +117,13 @@ def exec_name(program: str) -> tuple[str, str]:
     """(token, sort) of a program that is run.
 
     >>> exec_name("/usr/bin/wget"), exec_name("/tmp/build1234/x"), exec_name("/usr/sbin/nginx")
-    (('!/usr/bin/wget', 'download'), ('!/tmp/build<n>/x', 'writable'), ('/usr/sbin/nginx', 'plain'))
+    (('!/usr/bin/wget', 'download'), ('!/tmp/build<n>/x', 'scratch'), ('/usr/sbin/nginx', 'plain'))
     """
     if paths.is_writable_place(program):
-        return SPECIAL + normal(program), "writable"
+        own = (
+            "hidden" if program.startswith(("/home/", "/root/")) else "writable"
+        )  # where people install for themselves
+        return SPECIAL + normal(program), "scratch" if paths.is_scratch(program) else own
     kind = programs.tool(program)
     return (SPECIAL + normal(program), kind) if kind else (normal(program), "plain")
 
@@ -147,6 +150,8 @@ def _refused(event: Event) -> View:
 
 _EXEC_NEW = {
     "writable": 0.03,
+    "scratch": 0.03,
+    "hidden": 0.03,
     "shell": 0.05,
     "download": 0.03,
     "network": 0.03,
@@ -156,6 +161,8 @@ _EXEC_NEW = {
 }
 _EXEC_MOVED = {
     "writable": 0.2,
+    "scratch": 0.2,
+    "hidden": 0.2,
     "shell": 0.3,
     "download": 0.1,
     "network": 0.1,
@@ -165,6 +172,8 @@ _EXEC_MOVED = {
 }
 _EXEC_SEVERITY = {
     "writable": "high",
+    "scratch": "high",
+    "hidden": "high",
     "shell": "medium",
     "download": "high",
     "network": "high",
@@ -180,7 +189,7 @@ def weigh_exec(view: View, depth: int, nodes: list[Node], known: Known, event: E
     refused = line.startswith("refused")
     if depth <= 2:
         if token.lstrip(SPECIAL) not in known.programs:
-            odds = _EXEC_NEW.get(view.sort, 0.25)
+            odds = _EXEC_NEW.get(view.sort, 0.19)
             where = program.rsplit("/", 1)[0] or "/"
             kin = sum(1 for p in known.programs if p.rsplit("/", 1)[0] == where)
             near = f"{kin} others of {where} are usual" if kin else f"nothing was ever started from {where}"
@@ -207,7 +216,7 @@ def weigh_exec(view: View, depth: int, nodes: list[Node], known: Known, event: E
     shapes = list(pair.children or {})
     words = {w for s in shapes for w in s.split(" ")}
     fresh = [w for w in line.split(" ") if w and w not in words]
-    odds = min((_word_odds(w, program) for w in fresh), default=6.0)
+    odds = _shape_odds(fresh, program, sum(c.n for c in (pair.children or {}).values()))
     if odds > 0.45 and sum(c.n for c in (pair.children or {}).values()) < 3:
         odds *= 4
     near = (
@@ -223,6 +232,23 @@ def weigh_exec(view: View, depth: int, nodes: list[Node], known: Known, event: E
         "low" if odds > 0.25 else "medium",
         ("T1059",) if view.sort in ("shell", "interpreter") else (),
     )
+
+
+def _shape_odds(fresh: list[str], program: str, runs: int) -> float:
+    """A known program with words it never had here. Each further one, and each run without, makes chance less likely.
+
+    >>> _shape_odds(["-x"], "/bin/tar", 1), _shape_odds(["/", "-xdev", "-perm"], "/usr/bin/find", 30)
+    (0.6, 0.15)
+    """
+    odds = min((_word_odds(w, program) for w in fresh), default=6.0)
+    if runs >= STEADY and any(w.startswith("/") and w.endswith("/") for w in fresh):
+        odds = min(odds, 0.8)  # it always kept to its directories
+    telling = sum(w.startswith(("-", "/", "url:")) and "<" not in w for w in fresh)
+    return odds * 0.5 ** max(0, min(telling, 4) - 1)
+
+
+STEADY = 10
+"""Runs of a program from which on its directories are known."""
 
 
 def _word_odds(word: str, program: str) -> float:
@@ -261,6 +287,8 @@ _ATTACK = {
     "network": ("T1095",),
     "recon": ("T1082",),
     "writable": ("T1059", "T1036.005"),
+    "scratch": ("T1059", "T1036.005"),
+    "hidden": ("T1059", "T1036.005"),
 }
 
 

@@ -4,6 +4,7 @@ import re
 from functools import lru_cache
 
 from models import paths, programs
+from models.host import exposed
 from models.kinds.view import REFUSED, Known, View, Weight, who
 from models.tree import ANY, SECRET, SPECIAL, Node, Tree
 from probes.event import Event
@@ -53,8 +54,12 @@ def view_file(event: Event) -> View | None:
 def _view_file(program: str, op: str, path: str, refused: bool) -> View:
     sort = paths.place(path)
     looks = op in ("read", "list")
+    if looks and path == "/etc/ld.so.preload":
+        sort = "system"  # the loader of every program reads it once it is there; that it was written is told
     if refused:
         op += " refused"
+    if looks and _OTHERS.match(path):
+        return View(("file", program, op, "proc", "<n>", path.rsplit("/", 1)[-1]), "process", path)
     if looks and sort == "system":
         return View(("file", program, op, *paths.segments(path)[:2], "**"), sort, path)
     parts = paths.segments(path) or ("/",)
@@ -66,6 +71,13 @@ def _view_file(program: str, op: str, path: str, refused: bool) -> View:
     elif not looks and sort == "system" and ("/__pycache__/" in path or path[:6] == "/proc/"):
         sort = "temp" if path[:6] != "/proc/" else "proc"
     return View(("file", program, op, *parts), sort, path)
+
+
+_OTHERS = re.compile(r"^/proc/\d+/(?:cmdline|fd|exe|cwd|root|task)$")
+"""What tells of other processes, walked by whoever looks for one."""
+_HOMES = re.compile(
+    r"^/(?:root|home(?:/[^/]+)?)?$|/\.(?:ssh|aws|kube|gnupg)$|^/etc/ssl/private$|^/(?:var/)?run/secrets(?:/|$)"
+)
 
 
 def _dir_known(tree: Tree, program: str, op: str, parts: tuple[str, ...]) -> bool:
@@ -155,6 +167,8 @@ def _file_odds(view: View, op: str, depth: int, program: str, parts: tuple[str, 
             return 8.0
         if paths.is_log(view.path):
             return 0.1
+        if not new_name and sort in ("data", "other"):
+            return 0.5  # it removes where it never made anything
     if op == "link":
         return 3.0 if new_name else 0.3
     if op == "node":
@@ -215,17 +229,23 @@ def _read_odds(
     if sort == "system":
         return 50.0
     if sort == "secret":
-        if "/environ" in view.path:
+        if view.path[:6] == "/proc/":
             return 0.2
-        return 2.0 if known.host and _system_tool(program) else 0.02
+        if known.host and paths.is_scratch(view.path):
+            return 2.0  # a build or a test makes what looks like one
+        return 2.0 if known.host and _system_tool(program) and not exposed(program, known) else 0.02
     if depth <= 1 and program not in known.programs:
         return 30.0  # a program that is new itself has been told; what it then reads says little more
+    if sort == "process":
+        return 4.0 if known.host else 0.6
     if op == "list":
-        return 3.0
+        return 0.6 if _HOMES.search(view.path) and not known.host else 3.0
     if view.path.startswith("/etc/"):
         return 0.5 if viewer else 4.0
     if depth == len(view.tokens) - 1:
         return 1.5 if viewer else 6.0
+    if depth == 3 and programs.is_copier(program):
+        return 0.5
     odds = 0.5 if viewer else 4.0 if depth >= 5 else {"temp": 2.0, "data": 1.5, "code": 2.0}.get(sort, 0.7)
     if (
         odds < 2.0

@@ -1,7 +1,7 @@
 """privilege: program -> call -> detail."""
 
 from models import paths, programs
-from models.kinds.view import REFUSED, Known, View, Weight, who
+from models.kinds.view import REFUSED, Known, View, Weight, normal, who
 from models.tree import Node
 from probes.event import Event
 
@@ -10,8 +10,9 @@ SIGNALS = ("kill", "tkill", "tgkill", "pidfd_send_signal")
 _CALL_ODDS = {
     "ptrace": 0.1, "process_vm_readv": 0.1, "process_vm_writev": 0.1, "pidfd_getfd": 0.1, "bpf": 0.05, "mount": 0.1,
     "umount2": 0.2, "unshare": 0.2, "setns": 0.1, "chroot": 0.2, "pivot_root": 0.1, "clone": 0.3, "clone3": 0.3,
-    "memfd_create": 0.5, "mprotect": 0.6, "mmap": 0.6, "capset": 2.0, "perf_event_open": 0.2, "socket": 0.15,
-    "init_module": 0.02, "finit_module": 0.02, "kexec_load": 0.02, "settimeofday": 0.2, "clock_settime": 0.2,
+    "memfd_create": 0.5, "mprotect": 0.5, "mmap": 0.5, "pkey_mprotect": 0.5, "capset": 2.0, "perf_event_open": 0.2,
+    "socket": 0.15, "init_module": 0.02, "finit_module": 0.02, "kexec_load": 0.02, "settimeofday": 0.2,
+    "clock_settime": 0.2,
 }  # fmt: skip
 _PRIVILEGE_ATTACK = {
     "ptrace": "T1055.008",
@@ -22,7 +23,15 @@ _PRIVILEGE_ATTACK = {
     "bpf": "T1014",
     "mprotect": "T1055",
     "mmap": "T1055",
+    "kill": "T1489",
 }
+_MEMORY = ("mmap", "mprotect", "pkey_mprotect")
+_JIT = frozenset(
+    "java node nodejs deno bun dotnet mono luajit lua ruby php php-fpm pypy julia chrome firefox qemu".split()
+)
+"""They make code as they run; whoever watches them from the middle may see it late."""
+_ASKING = frozenset("SIGHUP SIGUSR1 SIGUSR2 SIGWINCH SIGCHLD SIGIO SIGCONT".split())
+"""Signals that ask for something, as a log rotation does; the others stop a program."""
 _SHOWN_DETAIL = ("family", "type", "fstype", "request", "command", "which", "domain")
 
 
@@ -34,9 +43,10 @@ def view_privilege(event: Event) -> View | None:
     said: list[str] = []
     if call in SIGNALS:
         relation = detail.get("target_relation")
-        if relation != "stranger":
+        if relation not in ("stranger", "neighbour"):
             return None
-        said = [f"signal {detail.get('signal', '?')}", "stranger"]
+        target = detail.get("target_exe")
+        said = [str(detail.get("signal", "?")), normal(target) if isinstance(target, str) else str(relation)]
     elif call in ("ptrace", "process_vm_readv", "process_vm_writev", "pidfd_getfd"):
         said = [str(detail.get("target_relation", ""))]
     elif call in ("unshare", "setns", "clone", "clone3", "mount"):
@@ -51,7 +61,12 @@ def view_privilege(event: Event) -> View | None:
     if event.result < 0:
         said.append("refused")
     line = " ".join(s for s in said if s)
-    return View(("privilege", who(event), call, line), "refused" if event.result < 0 else "plain", event.object or call)
+    sort = "refused" if event.result < 0 else "asking" if call in SIGNALS and said[0] in _ASKING else "plain"
+    return View(("privilege", who(event), call, line), sort, event.object or call)
+
+
+def _makes_code(program: str, known: Known) -> bool:
+    return any("W+X" in line for call in _MEMORY for line in known.below("privilege", program, call))
 
 
 def weigh_privilege(view: View, depth: int, nodes: list[Node], known: Known, event: Event) -> Weight:
@@ -59,12 +74,15 @@ def weigh_privilege(view: View, depth: int, nodes: list[Node], known: Known, eve
     odds = _CALL_ODDS.get(call, 0.4)
     if "to a user" in line or call == "setgroups":
         odds = 3.0  # giving up rights
-    if call in ("mprotect", "mmap") and programs.tool(program) == "interpreter":
+    if call in SIGNALS:
+        # another signal, or another target, is another act
+        odds = 0.3 if view.sort != "asking" else 0.8 if depth < 3 and programs.tool(program) != "shell" else 2.0
+    if call in _MEMORY and (programs.base(program) in _JIT or _makes_code(program, known)):
         odds = 3.0
     verb, shown = ("was refused" if view.sort == "refused" else "called"), line.removesuffix("refused").strip()
     what = f"{programs.base(program)} in {{workload}} {verb} {call} {shown}".rstrip()
     if depth == 3:
-        odds *= 1.5 if view.sort == "refused" else 3
+        odds *= 1.0 if call in SIGNALS else 1.5 if view.sort == "refused" else 3
         near = f"usual: {call} {min(nodes[3].children or ('',))}".rstrip()
     else:
         near = f"{programs.base(program)} never called {call}"

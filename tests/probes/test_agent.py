@@ -316,6 +316,28 @@ def test_only_a_strangers_kill_is_told(world: World) -> None:
     ]
 
 
+def test_a_kill_of_another_service_of_the_container_is_told_and_one_within_a_family_is_not(world: World) -> None:
+    """A daemon on another branch of the process tree is a neighbour; workers of one pool, and who is above, are not."""
+    world.docker(A)
+    _, first = world.running(A)
+    nginx, shell = world.fork(first, vpid=5), world.fork(first, vpid=6)
+    world.exec(nginx, "/usr/sbin/nginx")
+    workers = [world.fork(nginx, vpid=7), world.fork(nginx, vpid=8)]
+    world.exec(shell, "/bin/sh", "-c", "kill -STOP 5")
+    world.call(workers[0], "kill", arg=(8, 10, 0, 0, 0, 0))
+    world.call(workers[0], "kill", arg=(5, 10, 0, 0, 0, 0))
+    world.call(nginx, "kill", arg=(7, 15, 0, 0, 0, 0))
+    world.call(shell, "kill", arg=(1, 15, 0, 0, 0, 0))
+    world.call(shell, "kill", arg=(5, 19, 0, 0, 0, 0))
+    world.call(shell, "kill", arg=(7, 9, 0, 0, 0, 0))
+
+    kills = [e for e in world.flush() if e.action == "kill"]
+
+    assert [(s, "neighbour", "/usr/sbin/nginx") for s in ("SIGSTOP", "SIGKILL")] == [
+        (e.detail["signal"], e.detail["target_relation"], e.detail["target_exe"]) for e in kills
+    ]
+
+
 def test_an_address_has_the_name_that_led_to_it(world: World) -> None:
     """Per workload: what one asked does not name what another connects to."""
     pid = world.start("/usr/bin/app")
