@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 SHOP = Path(__file__).with_name("shop.py")
 FOLDERS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32", "usr")
@@ -38,8 +38,8 @@ class Engine(Protocol):
     needs_running_shop: bool
     """True: the container makes its own network namespace, so the cable is laid after the start."""
 
-    def is_workload(self, row: dict[str, Any]) -> bool:
-        """Whether this row of `workloads ls` is the shop."""
+    known_as: str
+    """Part of the name by which Wonted lists the shop."""
 
     def start(self, namespace: str | None) -> int:
         """Start the shop (in the network namespace at that path); the host's pid of its first process."""
@@ -95,13 +95,10 @@ class Docker:
     needs_running_shop = True
 
     def __init__(self, base: Path, tag: str, host: str | None = None) -> None:
-        self.container = f"shop-{tag}"
+        self.container = self.known_as = f"shop-{tag}"
         self.image = f"wonted-demo/shop:{tag}"
         self.docker = ("docker", *(("-H", host) if host else ()))
         self.base = base
-
-    def is_workload(self, row: dict[str, Any]) -> bool:
-        return self.container in row["workload"]
 
     @staticmethod
     def found() -> bool:
@@ -133,11 +130,8 @@ class Runc:
     needs_running_shop = False
 
     def __init__(self, base: Path, tag: str) -> None:
-        self.container = f"shop-{tag}"
+        self.container = self.known_as = f"shop-{tag}"
         self.base = base
-
-    def is_workload(self, row: dict[str, Any]) -> bool:
-        return self.container in row["workload"]
 
     @staticmethod
     def found() -> bool:
@@ -194,11 +188,9 @@ class Plain:
     def __init__(self, base: Path, tag: str) -> None:
         self.base = base
         self.id = secrets.token_hex(32)
+        self.known_as = self.id[:12]
         self.cell: subprocess.Popen[str] | None = None
         self.group: Path | None = None
-
-    def is_workload(self, row: dict[str, Any]) -> bool:
-        return self.id[:12] in row["workload"]
 
     @staticmethod
     def found() -> bool:

@@ -67,7 +67,7 @@ class Shop:
         return answer
 
     def row(self, service: Service) -> dict[str, Any] | None:
-        return next((row for row in service.ask("workloads") if self.engine.is_workload(row)), None)
+        return next((row for row in service.ask("workloads") if self.engine.known_as in row["workload"]), None)
 
     def until(self, service: Service, wanted: Callable[[dict[str, Any]], bool], timeout: float = 40) -> dict[str, Any]:
         row: dict[str, Any] = until(lambda: self.row(service), lambda row: bool(row) and wanted(row), timeout)
