@@ -307,7 +307,8 @@ class Baseline(base.AnomalyDetector):
         place = place_of(view, depth)
         if nodes[-1].born < window and not event.detail.get("seeded"):
             self.activity.note(place, window)
-            if depth >= 2:
+            # not later: who is not told of at one place may not excuse himself at all others
+            if depth >= 2 and self.learning.mode == "learning":
                 wide = program_of(view, depth)
                 if wide:
                     self.activity.note(f"{wide}#{zlib.crc32(place.encode()) & 3}", window)
@@ -396,7 +397,7 @@ class Baseline(base.AnomalyDetector):
         return best
 
     def _spread(self, view: View, depth: int, since: float) -> bool:
-        """Has this program brought novelties of this sort in three places and windows since the middle of learning?"""
+        """Has this program brought novelties of this sort in three places and windows in the second half of learning?"""
         wide = program_of(view, depth)
         if not wide:
             return False
