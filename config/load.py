@@ -16,6 +16,7 @@ from config.reference import settings as every_setting
 from config.schema import Settings
 from config.source import Key, Place, Problem, Source, dotted, parse
 
+MOST_BYTES = 1 << 20
 PATHS = ("token_file", "app_token_file", "webhook_file")
 
 
@@ -64,9 +65,14 @@ def load(path: Path | None = None, overrides: Sequence[str] = (), environ: Mappi
 
 def _file(path: Path) -> Source:
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            read = file.read(MOST_BYTES + 1)
     except OSError as error:
         return Source(problems=[Problem(Place(str(path)), error.strerror or str(error))])
+    if len(read) > MOST_BYTES:
+        return Source(problems=[Problem(Place(str(path)), f"larger than {MOST_BYTES >> 20} MiB, which no config is")])
+    try:
+        text = read.decode()
     except UnicodeDecodeError as error:
         return Source(problems=[Problem(Place(str(path)), f"not UTF-8 at byte {error.start}")])
     source = parse(text, str(path))
@@ -101,7 +107,8 @@ def _environment(environ: Mapping[str, str]) -> list[Source]:
 
 def _override(text: str) -> Source:
     name, equals, value = text.partition("=")
-    if not equals or not name.strip():
+    gaps = "" in re.sub(r'"[^"]*"', "x", name.strip()).split(".") and not name.startswith("workloads.")
+    if not equals or gaps:
         return Source(problems=[Problem(Place("-o"), f"{text}: expected a.b=value")])
     return _single(split(name.strip()), value, "-o")
 

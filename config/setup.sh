@@ -17,6 +17,7 @@ installed() { [ "$(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null)" = i
 
 [ "$(uname -s) $(uname -m)" = "Linux x86_64" ] || fail 4 "x86-64 Linux only; this is $(uname -s) $(uname -m)"
 [ "$(id -u)" = 0 ] || has sudo || fail 4 "needs root; run it as root, or install sudo"
+[ -w . ] || fail 1 "$PWD cannot be written by $(id -un); clone it into a folder of your own, or use sudo"
 mkdir -p .cache
 exec 9>.cache/setup.lock
 flock 9

@@ -56,12 +56,28 @@ def parse(text: str, name: str) -> Source:
     except yaml.MarkedYAMLError as error:
         source.problems.append(_unreadable(error, name))
         return source
+    except yaml.reader.ReaderError as error:
+        before = text[: error.position]
+        place = Place(name, before.count("\n") + 1, error.position - before.rfind("\n"))
+        source.problems.append(
+            Problem(place, f"not YAML: the character U+{ord(text[error.position]):04X} is not allowed")
+        )
+        return source
     except (yaml.YAMLError, RecursionError) as error:
         source.problems.append(Problem(Place(name), f"not YAML: {error}"))
         return source
     if node is not None:
-        source.value = _Reader(name, source).read(node, (), Place(name, 1, 1))
+        try:
+            source.value = _Reader(name, source).read(node, (), Place(name, 1, 1))
+        except _TooLarge as error:
+            source.problems.append(Problem(error.place, f"too large: at most {MOST_NODES} names and values are read"))
     return source
+
+
+class _TooLarge(Exception):
+    def __init__(self, place: Place) -> None:
+        super().__init__(place)
+        self.place = place
 
 
 def _unreadable(error: yaml.MarkedYAMLError, name: str) -> Problem:
@@ -83,9 +99,11 @@ class _Reader:
         place = self.place(node)
         self.source.places[path] = (name or place, place)
         self.seen += 1
-        if id(node) in self.open or self.seen > MOST_NODES:
-            self.problem(place, path, "an alias that holds itself" if id(node) in self.open else "too large")
+        if id(node) in self.open:
+            self.problem(place, path, "an alias that holds itself")
             return None
+        if self.seen > MOST_NODES:
+            raise _TooLarge(place)
         self.open.add(id(node))
         try:
             if isinstance(node, yaml.MappingNode):

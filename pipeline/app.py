@@ -3,6 +3,7 @@
 No web server, no leader election, no sensors: faust's own web server would listen on all addresses.
 """
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,11 @@ WRITE = 30.0
 """Seconds for one write; after that it has failed, and is tried again."""
 COMMIT = 1.0
 """Seconds between commits of what is acknowledged."""
+
+
+def _told_already(record: logging.LogRecord) -> bool:
+    """Not what Faust says, twice, of each write that was refused: who asked for it is told, and so is `status`."""
+    return not record.getMessage().startswith(("_on_published error", "FutureMessage exception was never retrieved"))
 
 
 class App(faust.App):
@@ -55,6 +61,8 @@ class App(faust.App):
 
 def build(settings: Settings, data: Path, *, sinks: Sequence[Any] = (), id: str = "wonted") -> App:
     """An app that is ready to start inside a running event loop."""
+    for noisy in ("faust.topics", "asyncio"):
+        logging.getLogger(noisy).addFilter(_told_already)
     options = transport.app_options(settings, data) | {
         "store": "memory://",
         "datadir": str(data / "faust"),
@@ -127,8 +135,8 @@ def build(settings: Settings, data: Path, *, sinks: Sequence[Any] = (), id: str 
         await stages.revoked(_ours(partitions))
 
     @app.task
-    async def tick() -> None:
-        await stages.tick()
+    async def work() -> None:
+        await stages.work()
 
     @app.task
     async def deliver() -> None:

@@ -10,6 +10,7 @@ import ctypes
 import fcntl
 import logging
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -48,6 +49,8 @@ RECENT = 3600.0
 """Seconds that a restart of the probe process keeps `status` yellow."""
 REPORTS = 15.0
 """Seconds without a report of the probe: yellow. It reports every 5."""
+FULL = 1 << 20
+"""Bytes. With less free, an error at the start is the disk's."""
 TWICE = 0.5
 """Seconds in which two signals are one: timeout(1) sends it to the process and to its group."""
 PR_SET_PDEATHSIG = 1
@@ -275,7 +278,9 @@ class _Main:
             print(f"wonted: {error}", file=sys.stderr)
             return 3
         except (OutboxError, *WRITE_ERRORS) as error:
-            print(f"wonted: cannot start: {error}", file=sys.stderr)
+            full = shutil.disk_usage(self.data).free < FULL
+            fix = f"; the disk of {self.data} is full: free some space, or give another --data" if full else ""
+            print(f"wonted: cannot start: {error}{fix}", file=sys.stderr)
             return 1
         service = Service(self.settings, self.data, app, server, probe, self.sources)
         service.stop = self.stop

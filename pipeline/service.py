@@ -1,7 +1,9 @@
 """What the socket is asked, and the answers."""
 
 import asyncio
+import difflib
 import errno
+import logging
 import os
 import pwd
 import shutil
@@ -20,6 +22,8 @@ from pipeline.server import Connection, Handler, Refusal, Server, Subscriber
 from pipeline.topics import OBSERVATIONS, encode, partition_of
 from pipeline.transport.errors import WRITE_ERRORS
 from pipeline.transport.log import LogFull
+
+log = logging.getLogger("wonted")
 
 ACTIONS = ("learn", "enforce", "accept", "forget")
 DECISION_WAIT = 10.0
@@ -69,9 +73,12 @@ class Service:
             metrics.faults.labels("log").inc()
             full = isinstance(error, LogFull) or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
             reason = "disk full" if full else "the log cannot be written"
+            if "log" not in self.stages.troubles:
+                log.error("%s: %s; what is seen waits with the probe, as far as it has room", reason, error)
             self.stages.troubles["log"] = f"{reason}: {error}"
             raise Refusal(f"{reason}: {error}") from None
-        self.stages.troubles.pop("log", None)
+        if self.stages.troubles.pop("log", None):
+            log.info("the log can be written again")
         self.server.publish(payload)
         return {"ok": True, "offset": offset}
 
@@ -95,7 +102,7 @@ class Service:
             mode = partition.baselines.summary(name)["mode"]
             modes[mode] = modes.get(mode, 0) + 1
         reasons = self.reasons()
-        outbox = self.app.outbox.stats()
+        outbox = await self.app.outbox.ask(self.app.outbox.stats)
         usage = shutil.disk_usage(self.data)
         result = {
             "color": "yellow" if reasons else "green",
@@ -178,7 +185,7 @@ class Service:
         since = request.get("since")
         if since is not None and not isinstance(since, int):
             raise Refusal("since: expected nanoseconds since the epoch")
-        told = self.app.outbox.alerts(since)
+        told = await self.app.outbox.ask(self.app.outbox.alerts, since)
         if not request.get("follow"):
             return {"ok": True, "result": told}
         await connection.send({"ok": True})
@@ -213,7 +220,7 @@ class Service:
         if action not in ACTIONS:
             raise Refusal(f"action {action!r}: expected one of {', '.join(ACTIONS)}")
         if action == "accept" and isinstance(value, str) and value.startswith("al_"):
-            workload, value = self._accepted(value)
+            workload, value = await self._accepted(value)
         elif action == "accept" and not asked.get("workload"):
             raise Refusal("accept: expected the id of an alert (al_...), or a workload and a value")
         else:
@@ -246,12 +253,13 @@ class Service:
         except WRITE_ERRORS as error:
             raise Refusal(f"the decision could not be written down: {error}") from None
 
-    def _accepted(self, id: str) -> tuple[str, str]:
-        found = self.app.outbox.find(id)
+    async def _accepted(self, id: str) -> tuple[str, str]:
+        found = await self.app.outbox.ask(self.app.outbox.find, id)
         if not found:
             raise Refusal(f"no alert {id}; `wonted alerts` lists them")
         if len(found) > 1:
-            raise Refusal(f"{id} is ambiguous: {', '.join(alert.id for alert in found)}")
+            more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+            raise Refusal(f"{id} is ambiguous: {', '.join(alert.id for alert in found[:5])}{more}")
         return found[0].workload, found[0].value
 
     async def end(self, *_: Any) -> dict[str, Any]:
@@ -275,6 +283,9 @@ def resolve(asked: str, names: list[str]) -> str:
     >>> resolve("w*", ["web", "web-admin"])
     Traceback (most recent call last):
     pipeline.server.Refusal: w* is ambiguous: web, web-admin
+    >>> resolve("wbe", ["web", "host"])
+    Traceback (most recent call last):
+    pipeline.server.Refusal: no workload wbe; did you mean web?
     """
     if asked in names:
         return asked
@@ -284,6 +295,8 @@ def resolve(asked: str, names: list[str]) -> str:
     if found:
         more = f" and {len(found) - 20} more" if len(found) > 20 else ""
         raise Refusal(f"{asked} is ambiguous: {', '.join(found[:20])}{more}")
+    if near := difflib.get_close_matches(asked, names, 3, 0.6):
+        raise Refusal(f"no workload {asked}; did you mean {' or '.join(near)}?")
     known = ", ".join(names[:20]) + (" ..." if len(names) > 20 else "")
     raise Refusal(f"no workload {asked}; known: {known or 'none yet'}")
 

@@ -53,20 +53,23 @@ def main(args: Sequence[str]) -> int:
 
 def _explain(error: Exception) -> int:
     """Words and exit code of an error that a person can act on; any other is a mistake of ours, with its traceback."""
+    from pipeline.sinks.text import visible
+
     if isinstance(error, typer.TyperException):
-        say(f"wonted: {error.format_message()}")
+        if words := error.format_message():
+            say(f"wonted: {visible(words)}")
         say("See wonted --help, or --help after a command.")
         return error.exit_code
     from config.load import ConfigError
     from pipeline.client import ClientError, NotRunning
-    from pipeline.sinks.text import visible
 
     if isinstance(error, ConfigError):
         say(str(error))
         return CONFIG
     if isinstance(error, ClientError):
-        say(f"wonted: {visible(str(error))}")
-        return DEPENDENCY if isinstance(error, NotRunning) else FAILURE
+        missing = isinstance(error, NotRunning)
+        say(f"wonted: {visible(str(error))}{options.elsewhere() if missing else ''}")
+        return DEPENDENCY if missing else FAILURE
     if isinstance(error, OSError) and error.filename is not None:
         say(f"wonted: {visible(str(error.filename))}: {error.strerror}")
         return FAILURE
@@ -83,6 +86,8 @@ def _globals_first(args: Sequence[str]) -> list[str]:
         if word == "--":
             return [*ours, *others, word, *left]
         if word in TAKES_VALUE:
+            if not left:
+                return [word]  # what it lacks is told
             ours += [word, *left[:1]]
             left = left[1:]
         elif word.startswith(("--config=", "--option=", "--data=")) or (word[:2] in ("-c", "-o") and word[:3] != "--"):

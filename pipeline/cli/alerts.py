@@ -72,7 +72,8 @@ def from_outbox(since: int | None) -> list[dict[str, Any]]:
     if not path.exists():
         raise Stop(
             DEPENDENCY,
-            f"wonted: no wonted runs on {options.folder}, nor did one; start it with `wonted run`, or give its --data",
+            f"wonted: no wonted runs on {options.folder}, nor did one; start it with `wonted run`, or give its --data"
+            + options.elsewhere(),
         )
     try:
         return read_alerts(path, since)
@@ -88,7 +89,7 @@ def show(alert: dict[str, Any]) -> None:
     seen = f"seen {alert['seen']} x" + (", would alert" if alert["would_alert"] else "")
     time_ = alert["time"][:19].replace("T", " ")
     line(f"{time_}  {alert['severity'].upper():8}  {alert['what']}  ({seen})")
-    name = f"{container.get('name') or 'unnamed'} - {container['id'][:12]}" if container else "none"
+    name = f"{container.get('name') or 'name unknown'} - {container['id'][:12]}" if container else "none"
     address = remote.get("ip") and f"{remote['ip']}:{remote['port']}" + (
         f" ({remote['name']})" if remote["name"] else ""
     )

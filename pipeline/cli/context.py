@@ -1,5 +1,6 @@
 """What every command shares: the global options, the settings, the service, and what is told to the person."""
 
+import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +44,10 @@ class Options:
         from pipeline.client import Client
 
         return Client(self.folder, timeout=timeout)
+
+    def elsewhere(self) -> str:
+        """What somebody forgets who started the service with sudo and asks it without."""
+        return "" if self.data or os.geteuid() == 0 else "; one that root started is asked with sudo"
 
 
 options = Options()

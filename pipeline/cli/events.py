@@ -40,12 +40,14 @@ def events(
         )
     if not follow:
         signal.signal(signal.SIGALRM, _over)
+    seen = False
     with options.client() as client:
         stream = client.stream("events", workload=workload, kind=kind, all=everything)
         try:
             if not follow:
                 signal.setitimer(signal.ITIMER_REAL, GLANCE)
             for event in stream:
+                seen = True
                 if "dropped" in event and "workload" not in event:
                     say(f"wonted: {event['dropped']} events were skipped: this reader is too slow")
                 elif json:
@@ -53,7 +55,9 @@ def events(
                 else:
                     line(describe(event))
         except Over:
-            pass
+            if not seen:
+                of = "".join(f" of {name}" for name in (kind, workload) if name)
+                say(f"no event{of} in {GLANCE:g} s; -f waits for more, and `wonted workloads ls` lists who there is")
     return OK
 
 

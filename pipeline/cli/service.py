@@ -51,7 +51,9 @@ def see_or_stop() -> None:
 
 def demo(
     engine: Annotated[str, typer.Option(help="auto, docker, runc or plain.")] = "auto",
-    learn: Annotated[float, typer.Option(metavar="SECONDS", help="How long the shop is learned.")] = 60.0,
+    learn: Annotated[
+        float, typer.Option(metavar="SECONDS", min=5, max=3600, help="How long the shop is learned.")
+    ] = 60.0,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the data folder.")] = False,
 ) -> int:
     """A small shop, a minute of learning, an attack, and what people are told of it. Leaves nothing behind."""

@@ -239,18 +239,16 @@ def terminal(alert: Alert, color: bool = False) -> str:
         head = f"\x1b[{paint}m{head}\x1b[0m"
     if alert.update:
         return f"{head}  seen {alert.seen} x  {alert.id}\n"
-    if alert.would_alert:
-        return f"{head}\n  would alert ({alert.mode}): {cut(visible(alert.command), LINE)}  {alert.id}\n"
     raw = {
         "Container": _raw_container(alert),
         "Container IP": visible(", ".join(alert.container["ip"])) or NONE if alert.container else NONE,
         "Remote": remote(alert),
         "Command": cut(visible(alert.command), 4 * COMMAND) or NONE,
     }
-    if alert.fold:
-        return (
-            f"{head}\n  {raw['Container']} | {raw['Container IP']} | {raw['Remote']} | {raw['Command']}  {alert.id}\n"
-        )
+    if alert.fold or alert.would_alert:
+        would = f"would alert ({alert.mode}): " if alert.would_alert else ""
+        where = f"{raw['Container']} | {raw['Container IP']} | {raw['Remote']}"
+        return f"{head}\n  {would}{where} | {raw['Command']}  {alert.id}\n"
     facts = dict(fields(alert))
     rows = [
         f"  {visible(alert.why)}",

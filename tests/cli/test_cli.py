@@ -1,5 +1,6 @@
 """Options, exit codes, and where words and data go."""
 
+import os
 import re
 import subprocess
 import sys
@@ -43,6 +44,9 @@ def test_the_command_line_imports_no_heavy_module_to_start() -> None:
         (("alerts", "--since", "soon"), 2, "expected a duration"),
         (("events", "--kind", "exce"), 2, "did you mean exec?"),
         (("baseline", "show"), 2, "Missing argument"),
+        (("version", "--data"), 2, "'--data' requires an argument"),
+        (("demo", "--learn", "-5"), 2, "greater than or equal to 5"),
+        (("no\x1b[31msuch",), 2, "No such command 'no\\x1b[31msuch'"),
         (("-o", "learn.mni=3", "run"), 3, "-o: learn.mni: no such setting; did you mean learn.min?"),
         (("run", "-o", "learn.mni=3"), 3, "did you mean learn.min?"),
         (("config", "check", "/nonexistent.yaml"), 3, "/nonexistent.yaml: No such file or directory"),
@@ -146,6 +150,25 @@ def test_alerts_of_a_stopped_service_come_from_its_outbox(tmp_path: Path) -> Non
     assert (result.code, result.out) == (0, "")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
+def test_somebody_who_forgot_sudo_is_told(tmp_path: Path) -> None:
+    """The service of root has its data elsewhere, where others cannot look."""
+    code = "import os, sys; os.setuid(65534); from pipeline.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "status"]
+
+    done = subprocess.run(command, cwd=ROOT, env={"HOME": "/nonexistent"}, capture_output=True, text=True)
+
+    assert (done.returncode, done.stdout) == (5, "")
+    assert "asked with sudo" in done.stderr
+
+
+def test_without_a_command_there_is_help_and_no_empty_error() -> None:
+    result = wonted()
+
+    assert (result.code, result.err) == (2, "See wonted --help, or --help after a command.\n")
+    assert "Usage" in result.out
+
+
 def test_a_running_service_answers(service: Path) -> None:
     batch = Batch(host="h", boot="b", run="r", seq=0, partition=0, time=time.time_ns(), events=[event("shop/web:app")])
     with Client(service) as client:
@@ -179,7 +202,8 @@ def test_a_second_service_on_the_same_data_is_refused(service: Path) -> None:
 def test_a_glance_at_the_events_ends_by_itself(service: Path) -> None:
     result = wonted("events", "--json", "--data", service)
 
-    assert (result.code, result.err) == (0, "")
+    assert (result.code, result.out) == (0, "")
+    assert result.err.startswith("no event in 3 s")
 
 
 def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:

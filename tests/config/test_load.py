@@ -77,6 +77,7 @@ def loaded(text: str, tmp_path: Path, *overrides: str, environ: dict[str, str] |
         ("learn:\n\thours: 1\n", "wonted.yaml:2:1: a tab; YAML indents with spaces only"),
         ("learn: &a {min: *a}", "wonted.yaml:1:8: learn.min: an alias that holds itself"),
         ("partitions: !!python/name:os.system\n", None),
+        ("learn:\n  min: 2d\x01\n", "wonted.yaml:2:10: not YAML: the character U+0001 is not allowed"),
         ("- 1\n", "wonted.yaml:1:1: expected settings such as `learn: {min: 2d}`"),
         (
             "sinks: {slack: {token_file: nowhere, channel: C1}}",
@@ -178,7 +179,7 @@ def test_signs_that_yaml_takes_amiss_are_text_on_the_command_line() -> None:
     assert (sinks.slack.channel, sinks.json_.path) == ("#ops", "-")
 
 
-@pytest.mark.parametrize("override", ["foo", "=3", "learn.min", ""])
+@pytest.mark.parametrize("override", ["foo", "=3", "learn.min", "", ".=1", "learn..max=1s"])
 def test_an_override_without_a_value_is_an_error(override: str) -> None:
     with pytest.raises(ConfigError, match=r"expected a\.b=value"):
         load(None, [override], {})
@@ -233,3 +234,16 @@ def test_aliases_of_aliases_do_not_grow_without_end(tmp_path: Path) -> None:
     found = problems("\n".join(lines), tmp_path)
 
     assert any("too large" in line for line in found)
+
+
+def test_a_file_that_is_too_large_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("config.source.MOST_NODES", 100)
+    text = "workloads:\n" + "".join(f"  w{n}: {{learn: {{min: 2d}}}}\n" for n in range(100))
+
+    assert ["wonted.yaml:34:22: too large: at most 100 names and values are read"] == problems(text, tmp_path)
+    assert ["wonted.yaml: larger than 1 MiB, which no config is"] == problems("# " + "x" * (1 << 20), tmp_path)
+
+
+def test_an_endless_file_is_not_read_for_ever() -> None:
+    with pytest.raises(ConfigError, match="/dev/zero: larger than 1 MiB"):
+        load(Path("/dev/zero"), (), {})

@@ -44,6 +44,18 @@ def test_without_root_and_sudo_it_says_what_it_needs(tmp_path: Path) -> None:
     assert "run it as root, or install sudo" in done.stderr
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
+def test_a_clone_that_one_cannot_write_is_told() -> None:
+    command = ["setpriv", "--reuid=65534", "--clear-groups", "/bin/bash", SETUP, "run"]
+    if os.stat(ROOT).st_mode & 0o002 or subprocess.run([*command[:3], "test", "-r", SETUP]).returncode:
+        pytest.skip("this clone is for everybody, or for root alone")
+
+    done = subprocess.run(command, capture_output=True, text=True)
+
+    assert "Permission denied" not in done.stderr
+    assert ("cannot be written by" if shutil.which("sudo") else "install sudo") in done.stderr
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to take the network away")
 @pytest.mark.skipif(not list(ROOT.glob(".venv/requirements.txt-*")), reason="not set up by `make run` or `make test`")
 def test_when_nothing_is_missing_it_says_nothing_and_needs_no_network() -> None:

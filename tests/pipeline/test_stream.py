@@ -252,8 +252,10 @@ def test_a_full_disk_refuses_batches_until_there_is_space_again(small_disk: Path
         until(lambda: not any("full" in reason or "cannot" in reason for reason in worker.status()["reasons"]))
         after = counts(worker)["shop"]
         worker.kill()
+        said = worker.said
         worker = Worker(small_disk)
 
+        assert 1 == said.count("disk full: ") and "FutureMessage" not in said
         assert "yellow" == full["color"]
         assert any("disk full" in reason for reason in full["reasons"])
         assert counted + 100 == after == counts(worker)["shop"]
@@ -275,8 +277,8 @@ def test_nothing_listens_on_the_network(idle: Worker) -> None:
 
 def test_a_stream_that_stops_ends_the_worker(data: Path) -> None:
     """So that whoever watches it starts it again, instead of a worker that lives and does nothing."""
-    broken = "import pipeline.stages\nasync def tick(self): raise RuntimeError('struck by lightning')\n"
-    worker = Worker(data, before=broken + "pipeline.stages.Stages.tick = tick\n")
+    broken = "import pipeline.stages\nasync def work(self): raise RuntimeError('struck by lightning')\n"
+    worker = Worker(data, before=broken + "pipeline.stages.Stages.work = work\n")
 
     assert 1 == worker.wait()
     assert "the stream stopped: RuntimeError('struck by lightning')" in worker.said

@@ -152,6 +152,18 @@ async def test_the_terminal_shows_who_where_and_the_exact_command(alert: Make) -
     os.close(write_end)
 
 
+async def test_what_would_alert_shows_where_too(alert: Make) -> None:
+    read, write_end = os.pipe()
+
+    await Terminal(write_end).tell(alert(1, would_alert=True))
+
+    text = os.read(read, 65536).decode()
+    for part in ("would alert", "checkout - 3f2a9c0d4e5f", "10.244.1.23", "| none |"):
+        assert part in text
+    os.close(read)
+    os.close(write_end)
+
+
 async def test_a_reader_who_stopped_reading_does_not_stop_us() -> None:
     read, write_end = os.pipe()
     os.set_blocking(write_end, False)
