@@ -94,6 +94,16 @@ int on_exec(struct bpf_raw_tracepoint_args *ctx)
     return 0;
 }
 
+#ifndef EXIT_TELLS_GROUP
+/* Older kernels (6.12) do not say whether the thread was the last, and two that end at once both find nobody
+ * left: whoever is first to write this down tells. */
+struct ended {
+    u64 start;
+    u64 tgid;
+};
+BPF_TABLE("lru_hash", struct ended, u8, exits, 1024);
+#endif
+
 /* The last thread of a process is gone. */
 int on_exit(struct bpf_raw_tracepoint_args *ctx)
 {
@@ -108,6 +118,13 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
     GET(signal, task, TASK_SIGNAL);
     GET(live, signal, SIGNAL_LIVE);
     if (live)
+        return 0;
+    u64 leader = 0;
+    u8 one = 1;
+    struct ended ended = { .tgid = tgid };
+    GET(leader, task, TASK_GROUP_LEADER);
+    GET(ended.start, leader, TASK_START);
+    if (exits.insert(&ended, &one) == -17)
         return 0;
 #endif
     if (self.lookup(&tgid)) {

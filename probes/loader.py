@@ -58,6 +58,7 @@ OFFSETS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("TASK_MM", ("task_struct.mm",)),
     ("TASK_CGROUPS", ("task_struct.cgroups",)),
     ("TASK_EXIT_CODE", ("task_struct.exit_code",)),
+    ("TASK_START", ("task_struct.start_boottime", "task_struct.real_start_time")),
     ("TASK_STATUS", ("task_struct.thread_info.status",)),
     ("PID_LEVEL", ("pid.level",)),
     ("PID_NUMBERS", ("pid.numbers",)),

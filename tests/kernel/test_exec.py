@@ -217,6 +217,22 @@ def test_a_thread_is_no_process(watched: Watched) -> None:
     assert [(pid, 4)] == [(r.pid, r.ret) for r in records if r.type == wire.EXIT]
 
 
+def test_a_process_whose_threads_end_at_once_ends_once(watched: Watched) -> None:
+    """Older kernels (6.12) do not say which thread was the last."""
+
+    def run() -> list[int]:
+        def child() -> None:
+            for _ in range(12):
+                threading.Thread(target=threading.Event().wait, daemon=True).start()
+            os._exit(0)
+
+        return [in_child(child) for _ in range(30)]
+
+    pids, records = watched.run(run)
+
+    assert pids == [r.pid for r in records if r.type == wire.EXIT]
+
+
 def test_an_exec_by_a_thread_is_told_under_the_process(watched: Watched) -> None:
     def run() -> int:
         pid = os.fork()
