@@ -135,8 +135,8 @@ def build(settings: Settings, data: Path, *, sinks: Sequence[Any] = (), id: str 
         await stages.revoked(_ours(partitions))
 
     @app.task
-    async def work() -> None:
-        await stages.work()
+    async def tick() -> None:
+        await stages.tick()
 
     @app.task
     async def deliver() -> None:
