@@ -65,6 +65,7 @@ def run(settings: Settings, data: str | Path, *, config_sources: Iterable[str] =
     data = Path(data).absolute()
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="wonted: %(message)s")
     log.setLevel(logging.INFO)
+    os.umask(0o077)  # what is kept holds command lines, whoever made the folder
     try:
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = _lock(data)

@@ -52,6 +52,16 @@ def test_the_socket_is_for_its_owner_only(idle: Worker) -> None:
     assert 0o600 == (idle.data / "wonted.sock").stat().st_mode & 0o777
 
 
+def test_what_is_kept_is_for_its_owner_only(data: Path, start: Start) -> None:
+    """Also where the folder was there before, and is open to all."""
+    data.mkdir(exist_ok=True)
+    data.chmod(0o755)
+
+    start().stop()
+
+    assert [] == [str(file) for file in data.rglob("*") if not file.is_symlink() and file.lstat().st_mode & 0o077]
+
+
 def test_no_service_is_said_plainly(data: Path) -> None:
     with pytest.raises(NotRunning, match="start it with `wonted run`"):
         Client(data).call("status")
