@@ -145,7 +145,7 @@ class Baseline(base.AnomalyDetector):
         if text in self.unlearned:
             expected = 0.0
         if expected <= self.budgets.of(kind):
-            return self._tell(event, view, expected, weight, place)
+            return self._tell(event, view, expected, weight, place, depth)
         actor = view.tokens[1]
         if kind in ("accept", "dns") or actor in self.programs or actor.startswith("("):
             self._learn(view, nodes, depth, event)  # what a program does that was told itself stays unknown with it
@@ -397,7 +397,7 @@ class Baseline(base.AnomalyDetector):
         return best
 
     def _spread(self, view: View, depth: int, since: float) -> bool:
-        """Has this program brought novelties of this sort in three places and windows in the second half of learning?"""
+        """Has this program brought novelties of this sort in three places and windows since the middle of learning?"""
         wide = program_of(view, depth)
         if not wide:
             return False
@@ -423,7 +423,9 @@ class Baseline(base.AnomalyDetector):
         held, entry[2] = entry[2], 0
         return held
 
-    def _tell(self, event: Event, view: View, expected: float, weight: Weight, place: str) -> Finding | None:
+    def _tell(
+        self, event: Event, view: View, expected: float, weight: Weight, place: str, depth: int
+    ) -> Finding | None:
         value = novelty.value(view.tokens)
         now = self.now
         entry = self.quarantine.get(value)
@@ -433,7 +435,7 @@ class Baseline(base.AnomalyDetector):
             entry = self.quarantine[value] = [list(view.tokens), 0, now, now, expected]
         entry[1] += event.count
         entry[3] = now
-        subject = self._subject(event, value)
+        subject = self._subject(event, view, value, place, depth)
         self.told.add(place, subject, now)
         held = self._limited(f"novelty {place}", event.time // NS, NOVEL_PER_SECOND)
         if held is None:
@@ -476,8 +478,9 @@ class Baseline(base.AnomalyDetector):
             would,
         )
 
-    def _subject(self, event: Event, value: str) -> str:
-        """What findings are told together as: the value; for readers of a file whose change was told, the file."""
+    def _subject(self, event: Event, view: View, value: str, place: str, depth: int) -> str:
+        """What findings are told together as: the value; for readers of a file whose change was told, the file; for
+        a program that reads its way through a tree it never read, the tree."""
         path = event.object
         if event.kind != "file" or not path:
             return value
@@ -485,6 +488,10 @@ class Baseline(base.AnomalyDetector):
             self._altered(event)
         elif path in self.altered:
             return f"file (any) read /{'/'.join(paths.segments(path))}"
+        elif place.endswith("|plain") and programs.is_copier(view.tokens[1]):
+            return novelty.value((*view.tokens[:4], "**"))
+        elif place.endswith("|way|plain"):
+            return novelty.value((*view.tokens[: depth + 1], "**"))
         return value
 
     def _altered(self, event: Event) -> None:

@@ -11,7 +11,7 @@ def _group(view: View) -> str:
     """Sorts that say the same about a place."""
     return (
         "plain"
-        if view.sort in ("plain", "data", "temp", "other", "code", "system", "private", "external", "loopback")
+        if view.sort in ("plain", "data", "temp", "other", "code", "private", "external", "loopback")
         else view.sort
     )
 

@@ -85,6 +85,11 @@ def _dir_known(tree: Tree, program: str, op: str, parts: tuple[str, ...]) -> boo
     return depth == len(parts) + 2 and bool(nodes[-1].children)
 
 
+def _reads_files_of(tree: Tree, place: tuple[str, ...]) -> bool:
+    nodes, depth = tree.walk(place)
+    return depth == len(place) and any(child.n for child in (nodes[-1].children or {}).values())
+
+
 _FILE_VERBS = {"read": "read", "list": "listed", "write": "wrote", "name": "removed or renamed", "link": "linked",
                "make runnable": "made runnable", "rights": "changed the rights of", "node": "made a node"}  # fmt: skip
 
@@ -240,12 +245,15 @@ def _read_odds(
         return 4.0 if known.host else 0.6
     if op == "list":
         return 0.6 if _HOMES.search(view.path) and not known.host else 3.0
-    if view.path.startswith("/etc/"):
-        return 0.5 if viewer else 4.0
-    if depth == len(view.tokens) - 1:
-        return 1.5 if viewer else 6.0
-    if depth == 3 and programs.is_copier(program):
+    copier = programs.is_copier(program)
+    if depth == 3 and copier:
         return 0.5
+    if view.path.startswith("/etc/"):
+        return 0.5 if viewer or copier else 4.0
+    if depth == len(view.tokens) - 1:
+        if (viewer or copier) and not _reads_files_of(known.tree, view.tokens[:-1]):
+            return 0.8  # it knows only what lies deeper
+        return 1.5 if viewer else 6.0
     odds = 0.5 if viewer else 4.0 if depth >= 5 else {"temp": 2.0, "data": 1.5, "code": 2.0}.get(sort, 0.7)
     if (
         odds < 2.0

@@ -90,6 +90,18 @@ def test_the_readers_of_a_file_whose_change_was_told_are_one_deviation():
     assert len({f.fingerprint for f in read}) <= 1
 
 
+def test_an_archive_of_a_tree_never_read_is_one_deviation_and_its_secrets_are_each_their_own():
+    feed, world = learned(60)
+    tar = proc("/bin/tar", "czf", "/data/x.tgz", "/etc", parent=SH)
+    names = ("hosts", "motd", "nginx/nginx.conf", "apt/sources.list", "shadow")
+
+    found = feed.give([world.at(100 + i).read(tar, f"/etc/{name}") for i, name in enumerate(names)])
+
+    assert {"shop/web|novelty|file /bin/tar read /etc/**", "shop/web|novelty|file /bin/tar read /etc/shadow"} == {
+        f.fingerprint for f in found
+    }
+
+
 def test_what_a_batch_lost_counts_once_for_each_workload_in_it():
     feed, world = Feed(max="60s"), World()
 
