@@ -5,7 +5,7 @@ ARGS ?=
 TESTS ?= tests
 MAKEFLAGS += --no-print-directory
 
-.PHONY: run demo doctor test bench check config pin setup setup-test clean
+.PHONY: run demo doctor test test-kernels bench check config pin setup setup-test clean
 
 run: setup
 	@exec $(SUDO) .venv/bin/wonted run $(ARGS)
@@ -18,6 +18,9 @@ doctor: setup
 
 test: setup-test
 	@exec $(SUDO) .venv/bin/python -m pytest $(TESTS) $(ARGS)
+
+test-kernels: setup-test  ## the kernel tests on the kernels of Debian 12 and 13, emulated: half an hour (tests/kernels/run.sh)
+	@exec $(SUDO) tests/kernels/run.sh $(ARGS)
 
 bench: setup-test
 	@exec $(SUDO) .venv/bin/python -m tests.benchmarks $(ARGS)
