@@ -16,7 +16,7 @@ from typing import Any
 from config import VERSION
 from config.schema import Settings
 from models.finding import Decision
-from pipeline import metrics
+from pipeline import metrics, transport
 from pipeline.app import App
 from pipeline.server import Connection, Handler, Refusal, Server, Subscriber
 from pipeline.topics import OBSERVATIONS, encode, partition_of
@@ -128,6 +128,7 @@ class Service:
             "dead": metrics.by_label(metrics.dead),
             "faults": metrics.by_label(metrics.faults),
             "snapshots": metrics.by_label(metrics.snapshots),
+            "log": transport.counts(self.settings, self.data),
             "disk": {"used_bytes": _size(self.data), "free_bytes": usage.free},
             "memory": {"worker_bytes": _resident(os.getpid()), "probe_bytes": _resident(self.probe.pid)},
         }
@@ -143,6 +144,12 @@ class Service:
     def reasons(self) -> list[str]:
         """Why not all is well; empty: it is."""
         reasons = [*self.probe.troubles(), *self.stages.troubles.values()]
+        log_ = transport.counts(self.settings, self.data)
+        if log_.get("corrupt"):
+            places = "1 damaged place" if log_["corrupt"] == 1 else f"{log_['corrupt']} damaged places"
+            reasons.append(f"the log: {places} ({log_.get('corrupt_bytes', 0)} bytes) skipped since the start")
+        if log_.get("expired_unread"):
+            reasons.append(f"the log: {log_['expired_unread']} records grew too old or too many before they were read")
         for sink, problem in self.app.outbox.problems.items():
             reasons.append(f"{sink}: {problem}")
         if not self.stages.consumed.is_set():

@@ -190,6 +190,26 @@ def test_a_torn_log_is_cut_and_goes_on(start: Start, data: Path) -> None:
     assert {"shop": 5} == counts(worker)
 
 
+def test_damage_inside_the_log_is_counted_and_said(start: Start, data: Path) -> None:
+    agent = Agent(data)
+    worker = start()
+    for _ in range(3):
+        agent.send("shop", [opened("shop", "/srv/index.html")])
+    worker.until_applied()
+    worker.kill()
+    (segment, *_) = [file for file in (data / "log").glob("topics/*observations/*/*.log") if file.stat().st_size > 300]
+    with segment.open("r+b") as file:
+        file.seek(segment.stat().st_size // 2)
+        file.write(b"damage")
+
+    worker = start()
+    status = worker.status()
+
+    assert "yellow" == status["color"]
+    assert any("the log: 1 damaged place " in reason for reason in status["reasons"])
+    assert 1 == status["log"]["corrupt"] and status["log"]["corrupt_bytes"]
+
+
 def test_a_corrupt_snapshot_is_learned_again_and_said(start: Start, data: Path) -> None:
     agent = Agent(data)
     worker = start()
