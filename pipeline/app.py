@@ -52,7 +52,9 @@ class App(faust.App):
             return None
 
     def waiting(self) -> bool:
-        """Whether the log holds batches of our partitions that are not applied."""
+        """Whether the log holds batches of our partitions that are not applied, or findings on their way."""
+        if 0 <= self.stages.finding < (self.end(FINDINGS, 0) or 0) - 1:
+            return True
         return any(
             (self.end(OBSERVATIONS, number) or 0) > partition.applied + 1
             for number, partition in self.stages.partitions.items()
@@ -135,8 +137,8 @@ def build(settings: Settings, data: Path, *, sinks: Sequence[Any] = (), id: str 
         await stages.revoked(_ours(partitions))
 
     @app.task
-    async def tick() -> None:
-        await stages.tick()
+    async def work() -> None:
+        await stages.work()
 
     @app.task
     async def deliver() -> None:

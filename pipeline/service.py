@@ -102,7 +102,7 @@ class Service:
             mode = partition.baselines.summary(name)["mode"]
             modes[mode] = modes.get(mode, 0) + 1
         reasons = self.reasons()
-        outbox = self.app.outbox.stats()
+        outbox = await self.app.outbox.ask(self.app.outbox.stats)
         usage = shutil.disk_usage(self.data)
         result = {
             "color": "yellow" if reasons else "green",
@@ -192,7 +192,7 @@ class Service:
         since = request.get("since")
         if since is not None and not isinstance(since, int):
             raise Refusal("since: expected nanoseconds since the epoch")
-        told = self.app.outbox.alerts(since)
+        told = await self.app.outbox.ask(self.app.outbox.alerts, since)
         if not request.get("follow"):
             return {"ok": True, "result": told}
         await connection.send({"ok": True})
@@ -227,7 +227,7 @@ class Service:
         if action not in ACTIONS:
             raise Refusal(f"action {action!r}: expected one of {', '.join(ACTIONS)}")
         if action == "accept" and isinstance(value, str) and value.startswith("al_"):
-            workload, value = self._accepted(value)
+            workload, value = await self._accepted(value)
         elif action == "accept" and not asked.get("workload"):
             raise Refusal("accept: expected the id of an alert (al_...), or a workload and a value")
         else:
@@ -260,8 +260,8 @@ class Service:
         except WRITE_ERRORS as error:
             raise Refusal(f"the decision could not be written down: {error}") from None
 
-    def _accepted(self, id: str) -> tuple[str, str]:
-        found = self.app.outbox.find(id)
+    async def _accepted(self, id: str) -> tuple[str, str]:
+        found = await self.app.outbox.ask(self.app.outbox.find, id)
         if not found:
             raise Refusal(f"no alert {id}; `wonted alerts` lists them")
         if len(found) > 1:

@@ -14,6 +14,10 @@ offset, and what is applied again gives the same findings with the same ids, whi
 A batch that an agent sends twice, because the answer was lost, is known by (boot, run, seq) and skipped; the mark
 carries this memory in step with the offset.
 
+Findings: one task takes all that wait at once into their incidents, and what is to be told into the outbox in one
+transaction. Once a second the outbox is made durable, then the incidents, and only then are the findings acknowledged:
+neither kill -9 nor a power cut loses one in between. Nobody waits for the disk before people are told.
+
 Nothing here raises: Faust acknowledges a message whose handler raised, and slowly dies of it.
 """
 
@@ -23,6 +27,7 @@ import os
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +37,7 @@ from config.schema import Settings
 from models.finding import Decision, Finding
 from models.store import Baselines, CorruptSnapshot
 from pipeline import metrics
+from pipeline.sinks.outbox import OutboxError
 from pipeline.topics import Found, decode_decision, decode_found, encode, partition_of
 from probes.batch import decode
 from probes.event import Batch, Event
@@ -56,6 +62,12 @@ CLOSE = 5.0
 CONTAINERS = 1000
 """Containers remembered per workload: a cron job has a new one every minute."""
 DEAD_FILES = 100
+WRITES = 500
+"""Findings, or alerts, that are written at once."""
+FINDINGS = 2000
+"""Findings that may wait to be grouped before the stream is left waiting."""
+KEEP = 1.0
+"""Seconds between copies of the open incidents."""
 INCIDENTS = "incidents.bin"
 
 Write = Callable[[bytes | None, bytes, int], Awaitable[None]]
@@ -146,8 +158,17 @@ class Stages:
         """The latest 20 intervals that nobody watched, as the agent noted at its start; seconds since the epoch."""
         self._lost: dict[tuple[str, str], dict[int, int]] = {}
         """(run, stage.kind) -> partition -> lost so far."""
+        self.found: deque[EventT[Any]] = deque()
+        """Findings that wait to be grouped."""
+        self.finding = -1
+        """Offset of the latest one that came."""
         self.grouped: deque[EventT[Any]] = deque()
-        """Findings that are in their incident, but not yet in its copy on disk."""
+        """Findings that are in their incident and the outbox, but not yet in the incidents' copy on disk."""
+        self.grouping = asyncio.Lock()
+        self._came = asyncio.Event()
+        self._room = asyncio.Event()
+        self._ticked = self._kept = 0.0
+        self._keeping: asyncio.Task[None] | None = None
         self.closing = False
         self.resume_incidents()
 
@@ -179,7 +200,15 @@ class Stages:
                     await self.snapshot(partition)
             except TimeoutError:
                 log.error("partition %d could not be kept in time; it is replayed at the next start", partition.number)
-        self._keep_incidents()
+        try:
+            async with asyncio.timeout(CLOSE), self.grouping:
+                while self.found:
+                    await self._group()
+                if self._keeping is not None:
+                    await self._keeping
+                await self._keep_incidents(len(self.grouped), self.incidents.dump())
+        except TimeoutError:
+            log.error("the open incidents could not be kept in time; their findings are read again at the next start")
 
     async def _restored(self, number: int) -> Partition:
         partition = Partition(self.settings, number)
@@ -291,13 +320,14 @@ class Stages:
 
     async def _found(self, batch: Batch, findings: list[Finding], places: dict[str, int]) -> None:
         """A finding's id counts within its workload: a replay applies a batch to a workload wholly or not at all."""
+        writes = []
         for finding in findings:
             place = places[finding.workload] = places.get(finding.workload, -1) + 1
             id = f"{batch.boot}/{batch.run}/{batch.partition}/{batch.seq}/{finding.workload}/{place}"
             metrics.findings.labels(finding.detector, finding.severity).inc()
             metrics.latency.observe(max(0.0, (time.time_ns() - finding.event.time) / 1e9))
-            found = Found(1, id, batch.host, finding)
-            await self._surely("findings", self.find, finding.workload.encode(), encode(found), 0)
+            writes.append((finding.workload.encode(), encode(Found(1, id, batch.host, finding))))
+        await self._surely("findings", self.find, writes)
 
     def _count(self, batch: Batch) -> None:
         events = 0
@@ -416,7 +446,7 @@ class Stages:
             await self._keep_workload(partition, decision.workload)
             await self._keep(partition, key, value)
 
-        await self._surely("control", kept, None, value, 0)
+        await self._surely("control", kept, [(None, value)])
         return text
 
     def _decisions(self, workload: str) -> list[Decision]:
@@ -450,81 +480,136 @@ class Stages:
         except (ValueError, OSError) as error:
             self._corrupt("the list of open incidents", error)
 
-    def _keep_incidents(self) -> None:
-        """Write the open incidents, then acknowledge the findings that are in them. At most once a second."""
-        if not self.grouped:
+    async def _keep_incidents(self, count: int, state: bytes) -> None:
+        """Make durable what is told, and the incidents as they are now, then acknowledge the `count` findings that are
+        in both. Others are grouped meanwhile."""
+        if not count:
             return
         try:
-            fresh = self.data / f"{INCIDENTS}.new"
-            fresh.write_bytes(self.incidents.dump())
-            fresh.replace(self.data / INCIDENTS)
-        except OSError as error:
+            await asyncio.to_thread(self.outbox.sync)
+            await asyncio.to_thread(replace, self.data / INCIDENTS, state)
+        except (OSError, RuntimeError) as error:
             metrics.faults.labels("incidents").inc()
             self.troubles["incidents"] = f"the open incidents cannot be written: {error}"
             return
         self.troubles.pop("incidents", None)
-        while self.grouped:
+        for _ in range(count):
             self.grouped.popleft().ack()
 
     async def group(self, event: "EventT[Any]") -> None:
-        """One finding: into its incident, and what is to be told into the outbox."""
-        data = event.value
-        self.grouped.append(event)
+        """One finding. It is grouped by `work`, with all others that came meanwhile."""
+        self.found.append(event)
+        self.finding = event.message.offset
+        self._came.set()
+        while len(self.found) >= FINDINGS:
+            self._room.clear()
+            await self._room.wait()
+
+    async def work(self) -> None:
+        """Group what was found, and tell again what grew; as long as the app runs."""
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(KEEP):
+                    await self._came.wait()
+            self._came.clear()
+            async with self.grouping:
+                if self.closing:
+                    return
+                try:
+                    await self._group()
+                    if self.grouped and time.monotonic() - self._kept >= KEEP and self._kept_before():
+                        self._kept = time.monotonic()
+                        keep = self._keep_incidents(len(self.grouped), self.incidents.dump())
+                        self._keeping = asyncio.create_task(keep)
+                except Exception:
+                    metrics.faults.labels("incidents").inc()
+                    log.exception("incidents")
+
+    def _kept_before(self) -> bool:
+        return self._keeping is None or self._keeping.done()
+
+    async def _group(self) -> None:
+        """What waits now: into the incidents, the outbox, and on wonted.alerts. The caller holds `grouping`."""
+        events = [self.found.popleft() for _ in range(min(WRITES, len(self.found)))]
+        self._room.set()
+        if self.found:
+            self._came.set()
+        alerts: list[Any] = []
+        taken: list[tuple[Found, str | None]] = []
+        for event in events:
+            alerts += self._incident(event.value, taken)
+        if time.monotonic() - self._ticked >= 1:
+            self._ticked = time.monotonic()
+            alerts += self.incidents.tick(time.time_ns())
+        await self.hand_over(alerts)
+        self.grouped.extend(events)
+        for found, incident in taken:
+            self.outbox.write_finding(found.finding, found.id, incident, found.host)
+
+    def _incident(self, data: bytes, taken: list[tuple[Found, str | None]]) -> list[Any]:
+        """The alerts of one finding."""
         try:
             found = decode_found(data)
+            alerts = self.incidents.take(found.finding, time.time_ns(), found.id, found.host)
+            taken.append((found, self.incidents.incident_of(found.finding)))
+            return list(alerts)
         except ValueError as error:
             self._dead("wonted.findings", data, error)
-            return
-        try:
-            await self.hand_over(self.incidents.take(found.finding, time.time_ns(), found.id, found.host))
-            self.outbox.write_finding(found.finding, found.id, self.incidents.incident_of(found.finding), found.host)
         except Exception as error:
             metrics.faults.labels("incidents").inc()
-            log.exception("the finding %s", found.id)
+            log.exception("a finding")
             self._dead("wonted.findings", data, error)
-
-    async def tick(self) -> None:
-        """Tell again what grew; as long as the app runs."""
-        while True:
-            await asyncio.sleep(1)
-            try:
-                await self.hand_over(self.incidents.tick(time.time_ns()))
-                self._keep_incidents()
-            except Exception:
-                metrics.faults.labels("incidents").inc()
-                log.exception("incidents")
+        return []
 
     async def hand_over(self, alerts: Sequence[Any]) -> None:
-        """Durable in the outbox, then on wonted.alerts."""
-        if not alerts:
-            return
+        """Into the outbox, then on wonted.alerts."""
+        for at in range(0, len(alerts), WRITES):
+            some = alerts[at : at + WRITES]
+            new = {alert.id for alert in await self._put(some) if not alert.update}
+            told = [alert.to_json() for alert in some]
+            for alert in told:
+                if alert["id"] in new and not alert["update"]:
+                    self.alerts_of[alert["workload"]] += 1
+                    outcome = "would" if alert["would_alert"] else "told"
+                    metrics.alerts.labels(alert["detector"], alert["severity"], outcome).inc()
+            writes = [(alert["id"].encode(), msgspec.json.encode(alert)) for alert in told]
+            await self._surely("alerts", self.tell, writes)
+
+    async def _put(self, alerts: Sequence[Any]) -> list[Any]:
+        """Into the outbox, however long it takes; those that it did not know."""
         while True:
             try:
-                self.outbox.put(alerts)
-                break
-            except Exception as error:
+                new: list[Any] = await self.outbox.take(alerts)
+            except (OutboxError, OSError) as error:
                 self.troubles["outbox"] = f"the outbox cannot be written: {error}"
                 log.error("the outbox cannot be written: %s", error)
                 await asyncio.sleep(RETRY)
-        self.troubles.pop("outbox", None)
-        for alert in alerts:
-            told = alert.to_json()
-            if not told["update"]:
-                self.alerts_of[told["workload"]] += 1
-                outcome = "would" if told["would_alert"] else "told"
-                metrics.alerts.labels(told["detector"], told["severity"], outcome).inc()
-            await self._surely("alerts", self.tell, told["id"].encode(), msgspec.json.encode(told), 0)
+            except Exception as error:  # one that cannot be stored must not hold up the others
+                if len(alerts) > 1:
+                    return [one for alert in alerts for one in await self._put([alert])]
+                metrics.faults.labels("outbox").inc()
+                log.exception("the alert %s", alerts[0].id)
+                self._dead("wonted.alerts", alerts[0].encode(), error)
+                return []
+            else:
+                self.troubles.pop("outbox", None)
+                return new
 
     # Shared
 
-    async def _surely(self, where: str, write: Write, key: bytes | None, value: bytes, partition: int) -> None:
-        """Write, however long it takes: what comes after must not overtake what was lost."""
-        while True:
-            try:
-                await write(key, value, partition)
-                self.troubles.pop(where, None)
-                return
-            except Exception as error:
+    async def _surely(self, where: str, write: Write, writes: Sequence[tuple[bytes | None, bytes]]) -> None:
+        """Write all to partition 0, however long it takes: what comes after must not overtake what was lost."""
+        for at in range(0, len(writes), WRITES):
+            left = list(writes[at : at + WRITES])
+            while left:
+                results = await asyncio.gather(*(write(*one, 0) for one in left), return_exceptions=True)
+                left = [one for one, result in zip(left, results, strict=True) if isinstance(result, BaseException)]
+                if not left:
+                    self.troubles.pop(where, None)
+                    break
+                error = next(result for result in results if isinstance(result, BaseException))
+                if not isinstance(error, Exception):
+                    raise error
                 metrics.faults.labels(where).inc()
                 self.troubles[where] = f"{where} cannot be written: {error}"
                 log.error("%s cannot be written: %s", where, error)
@@ -548,6 +633,16 @@ class Stages:
     def names(self) -> dict[str, Partition]:
         """Every workload known here -> its partition."""
         return {name: partition for partition in self.partitions.values() for name in partition.baselines.names()}
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Either the old file or the new one is there, whatever happens. Waits for the disk."""
+    fresh = path.with_name(f"{path.name}.new")
+    with fresh.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
 
 
 class Rate:

@@ -1,8 +1,12 @@
 """The durable queue between alerts and sinks: SQLite in WAL mode, one delivery row per sink and telling.
 
-pending -> sending -> sent | retry_at | unknown | dead. `put` returns after fsync. Each sink is delivered by its own
-task, so that one that is down, slow or refusing holds up no other. What was `sending` when the process died may have
-arrived: it becomes `unknown` and is told again, marked.
+pending -> sending -> sent | retry_at | unknown | dead. Each sink is delivered by its own task, so that one that is
+down, slow or refusing holds up no other. What was `sending` when the process died may have arrived: it becomes
+`unknown` and is told again, marked.
+
+`put` returns after write(2): what it took survives kill -9. It survives a power cut after the next `sync`, once a
+second. A transaction only writes to the page cache and is done on the event loop; whatever waits for the disk (sync,
+checkpoint, the first write of a new WAL) is done in a thread, and `_gate` keeps the loop off the file meanwhile.
 """
 
 import asyncio
@@ -14,6 +18,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from pathlib import Path
+from threading import Lock, RLock
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -41,6 +46,7 @@ CREATE TABLE IF NOT EXISTS refs (
     PRIMARY KEY (sink, id)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS refs_incident ON refs (sink, incident);
 """
+FORMAT = 1
 OPEN = "state NOT IN ('sent', 'dead')"
 TENTH = "told <= (SELECT told FROM alerts ORDER BY told LIMIT 1 OFFSET (SELECT count(*) / 10 FROM alerts))"
 CROWD = 20
@@ -51,6 +57,10 @@ LEAST, MOST = 1.0, 300.0
 """Seconds between attempts while a sink does not take anything."""
 FAR = 2 * 3600.0
 """No date is further away than this unless somebody set the clock back: then it is now."""
+SYNC = 1.0
+"""Seconds after which what was written survives a power cut."""
+WAL_BYTES = 8 << 20
+"""A longer WAL is carried over into the file: a few hundred alerts."""
 CRASHES = 5
 """Attempts after which an alert that makes a sink raise is given up."""
 
@@ -101,15 +111,35 @@ class Outbox:
         self._pause: dict[str, float] = {}
         self._followers: list[asyncio.Queue[dict[str, Any]]] = []
         self._fallen: set[str] = set()
+        self._gate = asyncio.Lock()
+        """Held while a thread has the file to itself."""
+        self._connection = RLock()
+        """The same for callers that cannot wait aside."""
+        self._syncing = Lock()
+        self._written = 0
+        self._synced = 0
         self._db = self._open()
 
     # -- for the pipeline ---------------------------------------------------------------------------------------------
 
     def put(self, alerts: Iterable[Alert]) -> int:
-        """Durable on return; what was put before (same id and `seen`) is ignored. Returns how many were new."""
-        alerts = list(alerts)
+        """All in one transaction; in the file on return. What was put before (same id and `seen`) is ignored. Returns
+        how many were new."""
+        return len(self._put(list(alerts)))
+
+    async def take(self, alerts: Sequence[Alert]) -> list[Alert]:
+        """The same, for the event loop; those that were new."""
+        async with self._gate:
+            return self._put(alerts)
+
+    async def ask(self, question: Callable[..., T], *args: Any) -> T:
+        """One of the methods "for people", from the event loop: waits aside while a thread has the file."""
+        async with self._gate:
+            return question(*args)
+
+    def _put(self, alerts: Sequence[Alert]) -> list[Alert]:
         if not alerts:
-            return 0
+            return []
         new = self._do(lambda db: self._insert(db, alerts))
         for event in self._wake.values() if new else ():
             event.set()
@@ -119,7 +149,7 @@ class Outbox:
                     queue.get_nowait()
                     self.counts["follower", "dropped"] += 1
                 queue.put_nowait(alert.to_json())
-        return len(new)
+        return new
 
     def write_finding(self, finding: Finding, finding_id: str, incident: str | None, host: str | None = None) -> None:
         """Each finding as it is made, to the sinks that want findings (`sinks.json.findings`)."""
@@ -133,6 +163,7 @@ class Outbox:
         self._stop.clear()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._pruner())
+            group.create_task(self._keeper())
             for sink in self.sinks:
                 group.create_task(self._deliver(sink), name=f"sink {sink.name}")
 
@@ -151,7 +182,29 @@ class Outbox:
     async def close(self) -> None:
         for sink in self.sinks:
             await sink.close()
-        self._db.close()
+        async with self._gate:
+            await asyncio.to_thread(self._db.close)
+
+    def sync(self) -> None:
+        """What was put before survives a power cut from now on. Waits for the disk: for a thread."""
+        with self._syncing:
+            written = self._written
+            if written == self._synced:
+                return
+            try:
+                fd = os.open(f"{self.path}-wal", os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:  # all of it is in the file itself, which a checkpoint syncs
+                pass
+            except OSError as error:
+                raise OutboxError(f"{self.path}-wal: {error.strerror}") from error
+            else:
+                try:
+                    os.fdatasync(fd)
+                except OSError as error:
+                    raise OutboxError(f"{self.path}-wal: {error.strerror}") from error
+                finally:
+                    os.close(fd)
+            self._synced = written
 
     # -- for people ---------------------------------------------------------------------------------------------------
 
@@ -229,18 +282,19 @@ class Outbox:
         if 0 < paused < FAR:
             # A put wakes us early: go back to sleep for the rest.
             return paused
-        rows = self._waiting(sink)
-        if not rows:
-            return None
-        due = [row for row in rows if row.next <= now or row.next > now + FAR]
-        if not due:
-            return max(0.01, min(row.next for row in rows) - now)
-        group, several = self._choose(sink, rows, due)
-        wait = sink.pace(now)
-        if wait > 0:
-            return wait
-        told = self._told(sink, group)
-        self._mark_sending(group)
+        async with self._gate:
+            rows = self._waiting(sink)
+            if not rows:
+                return None
+            due = [row for row in rows if row.next <= now or row.next > now + FAR]
+            if not due:
+                return max(0.01, min(row.next for row in rows) - now)
+            group, several = self._choose(sink, rows, due)
+            wait = sink.pace(now)
+            if wait > 0:
+                return wait
+            told = self._told(sink, group)
+            self._mark_sending(group)
         delivery = await self._try(sink, group, several, told)
         while not await self._record(sink, group, several, told, delivery):
             await self.clock.wait(self._stop, LEAST)
@@ -290,7 +344,8 @@ class Outbox:
         now = self.clock.now()
         wait = self._backoff(sink, delivery, count=False)
         try:
-            self._do(lambda db: self._save(db, sink, group, several, told, delivery, now + wait))
+            async with self._gate:
+                self._do(lambda db: self._save(db, sink, group, several, told, delivery, now + wait))
         except OutboxError as error:
             log.error("outbox: cannot record that %s was told: %s", group[0].id, error)
             return False
@@ -338,7 +393,7 @@ class Outbox:
 
     # -- the file -----------------------------------------------------------------------------------------------------
 
-    def _insert(self, db: sqlite3.Connection, alerts: list[Alert]) -> list[Alert]:
+    def _insert(self, db: sqlite3.Connection, alerts: Sequence[Alert]) -> list[Alert]:
         now = self.clock.now()
         new = []
         for alert in alerts:
@@ -433,10 +488,45 @@ class Outbox:
     async def _pruner(self) -> None:
         while not self._stop.is_set():
             try:
-                self.prune()
+                async with self._gate:
+                    await asyncio.to_thread(self.prune)
             except OutboxError as error:
                 log.error("outbox: cannot prune: %s", error)
             await self.clock.wait(self._stop, 3600.0)
+
+    async def _keeper(self) -> None:
+        """Once a second: make durable what was written; now and then carry the WAL over into the file."""
+        trouble = ""
+        while not self._stop.is_set():
+            await self.clock.wait(self._stop, SYNC)
+            try:
+                await asyncio.to_thread(self.sync)
+                if self._wal_bytes() > WAL_BYTES:
+                    await asyncio.to_thread(self._checkpoint)
+                    async with self._gate:
+                        await asyncio.to_thread(self._begin_wal)
+                trouble = ""
+            except (OutboxError, sqlite3.Error) as error:
+                if str(error) != trouble:
+                    log.error("outbox: cannot be made durable: %s", error)
+                trouble = str(error)
+
+    def _wal_bytes(self) -> int:
+        try:
+            return os.stat(f"{self.path}-wal").st_size
+        except OSError:
+            return 0
+
+    def _checkpoint(self) -> None:
+        """The long part, beside the writer, on a connection of its own."""
+        with contextlib.closing(sqlite3.connect(self.path, isolation_level=None, timeout=0.0)) as db:
+            db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def _begin_wal(self) -> None:
+        """The rest, and the first write of the new WAL, for which SQLite waits for the disk."""
+        with self._connection:
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            self._db.execute(f"PRAGMA user_version = {FORMAT}")
 
     def prune(self) -> int:
         """Forget told alerts that are older than `keep`, and the oldest while the file is larger than `keep_bytes`."""
@@ -451,7 +541,8 @@ class Outbox:
             if not dropped:
                 break
         if gone:
-            self._db.execute("PRAGMA incremental_vacuum")
+            with self._connection:
+                self._db.execute("PRAGMA incremental_vacuum").fetchall()
         return gone
 
     def _forget(self, db: sqlite3.Connection, which: str, *args: object) -> int:
@@ -492,7 +583,8 @@ class Outbox:
         try:
             db.execute("PRAGMA auto_vacuum = INCREMENTAL")
             db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = FULL")
+            db.execute("PRAGMA synchronous = NORMAL")
+            db.execute("PRAGMA wal_autocheckpoint = 0")  # done beside, by `_keeper`
             verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
             if verdict != "ok":
                 raise sqlite3.DatabaseError(verdict)
@@ -500,6 +592,7 @@ class Outbox:
             # Whoever died while sending may have been heard. What waited for a date is tried at once.
             db.execute("UPDATE deliveries SET state = 'unknown', again = 1 WHERE state = 'sending'")
             db.execute(f"UPDATE deliveries SET next = 0 WHERE {OPEN} AND state != 'pending'")
+            db.execute(f"PRAGMA user_version = {FORMAT}")  # so that the WAL's first write is not in the event loop
         except BaseException:
             db.close()
             raise
@@ -521,13 +614,19 @@ class Outbox:
         )
 
     def _do(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """One transaction, durable on return. A damaged file is moved aside and the work done on a new one."""
+        """One transaction, in the file on return. A damaged file is moved aside and the work done on a new one."""
+        with self._connection:
+            return self._transact(work)
+
+    def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
         for attempt in (1, 2):
             try:
                 self._db.execute("BEGIN IMMEDIATE")
+                changes = self._db.total_changes
                 try:
                     result = work(self._db)
                     self._db.execute("COMMIT")
+                    self._written += self._db.total_changes != changes
                     return result
                 except BaseException:
                     with contextlib.suppress(sqlite3.Error):
