@@ -341,6 +341,7 @@ class _Main:
 
     def _ready(self, probe: Probe, count: str) -> None:
         print(f"wonted: ready {count} probes", file=sys.stderr, flush=True)
+        to_a_person("alerts appear here; ask `wonted status` in another terminal; Ctrl-C ends it")
         notify("READY=1")
 
     async def _wind_down(self, app: Any, server: Server, probe: Probe) -> None:
@@ -364,6 +365,7 @@ class _Main:
     def _signalled(self) -> None:
         if self.signalled is None:
             self.signalled = time.monotonic()
+            to_a_person("ending; what is under way is kept")
         elif time.monotonic() - self.signalled > TWICE:
             print("wonted: forced", file=sys.stderr, flush=True)
             os._exit(130)  # the probe dies with us
@@ -375,6 +377,12 @@ def _sinks(settings: Settings, data: Path) -> list[Any]:
 
     made = [sink.from_settings(settings, data) for sink in getattr(pipeline.sinks, "SINKS", ())]
     return [sink for sink in made if sink is not None]
+
+
+def to_a_person(words: str) -> None:
+    """Where somebody is watching; a log does without."""
+    if sys.stderr.isatty():
+        print(f"wonted: {words}", file=sys.stderr, flush=True)
 
 
 def notify(state: str) -> None:
