@@ -77,19 +77,24 @@ def _handles(event: Event) -> tuple[str, ...]:
     return (event.object,) if event.object else ()
 
 
-def _reverse_shell(e: Event) -> str | None:
+def _stdio(e: Event) -> str | None:
+    """The peer of the connection that became a standard stream; a listening or unconnected socket has none."""
     peer = e.detail.get("stdio_socket")
-    if not peer or not _done(e):
-        return None
+    return str(peer) if peer and _done(e) and e.detail.get("stdio_direction") != "none" else None
+
+
+def _reverse_shell(e: Event) -> str | None:
     kind = tool(program(e.process))
-    return str(peer) if kind in ("shell", "interpreter", "network") else None
+    # inetd, and servers like it, start their programs on the connection that came in; a shell there is a bind shell
+    if kind == "interpreter" and e.detail.get("stdio_direction") == "in":
+        return None
+    return _stdio(e) if kind in ("shell", "interpreter", "network") else None
 
 
 def _socket_stdio(e: Event) -> str | None:
-    peer = e.detail.get("stdio_socket")
-    if not peer or not _inside(e) or not _done(e) or _reverse_shell(e):
+    if not _inside(e) or e.detail.get("stdio_direction") == "in" or _reverse_shell(e):
         return None
-    return str(peer)
+    return _stdio(e)
 
 
 def _memfd(e: Event) -> str | None:

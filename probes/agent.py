@@ -37,6 +37,7 @@ NEWBORN = SECOND
 """How old a container may be for its first events to wait one flush for its name or address."""
 SSH = {"sshd", "sshd-session"}
 SSH_OWN = SSH | {"sshd-auth", "unix_chkpwd"}
+ACCEPTED = 16_384
 JIT = {"mmap", "mprotect", "pkey_mprotect"}
 """The only privileged calls that are folded: a just-in-time compiler makes hundreds of the same in a flush."""
 ENTRIES = {"docker": "docker exec", "podman": "podman exec", "crio": "crictl exec"}
@@ -105,6 +106,8 @@ class Agent:
         self._notes: list[dict[str, Any]] = [{} for _ in range(partitions)]
         self._partition_of: dict[str, int] = {}
         self._trusted: dict[str, bool] = {}
+        self._accepted: dict[tuple[str | None, int | None, str | None, int | None], None] = {}
+        """Both ends of the connections that came in last."""
         self._unique = 0
         self._handlers: dict[int, Callable[[Record], None]] = {
             wire.CALL: self._call,
@@ -150,6 +153,10 @@ class Agent:
                 r.action = action = "rmdir"
             key: Any = (id(entry), id(scope), action, r.base, r.path, r.flags, r.path2, r.mode, min(r.ret, 0), r.text)
         elif kind == "accept":
+            if r.ret >= 0:
+                self._accepted[r.addr, r.port, r.laddr, r.lport] = None
+                if len(self._accepted) > ACCEPTED:
+                    del self._accepted[next(iter(self._accepted))]
             key = (id(entry), id(scope), action, r.addr, r.lport, min(r.ret, 0), r.path)
         elif kind == "connect":
             if not r.family:
@@ -194,9 +201,17 @@ class Agent:
             if r.action in describe.SIGNALS and extra.get("target_relation") not in ("stranger", "neighbour"):
                 self._count("kill_of_own")
                 return
+        if r.action in describe.DUPLICATES:
+            extra["stdio_direction"] = self._direction(r)
         item = Item(r, entry.process, scope, "privilege", r.action)
         item.extra = extra or None
         self._put(item, None, entry)
+
+    def _direction(self, r: Record) -> str:
+        """Who called whom on the socket that became a standard stream: "in", "out", or "none" while it has no peer."""
+        if not r.port:
+            return "none"
+        return "in" if (r.addr, r.port, r.laddr, r.lport) in self._accepted else "out"
 
     def _target(self, r: Record, entry: Entry, scope: Scope) -> dict[str, Any]:
         """Who is meant by a pid that the caller wrote in its own pid namespace."""
@@ -286,6 +301,8 @@ class Agent:
             self.workloads.runtimes.learn(os.path.basename(exe), argv)
         scope = self._whose(entry, place)
         self._tick(scope, r.time, "exec.exec")
+        if r.stdio:
+            extra["stdio_direction"] = self._direction(r)
         item = Item(r, entry.process, scope, "exec", "exec")
         item.extra = extra or None
         self._put(item, None, entry)

@@ -49,6 +49,7 @@ BPF = {
 FAMILIES = {16: "netlink", 17: "packet", 38: "alg", 40: "vsock", 44: "xdp"}
 TARGETS = {"kill": 0, "tkill": 0, "tgkill": 0, "ptrace": 1, "process_vm_readv": 0, "process_vm_writev": 0}
 """Which argument is the pid of another process."""
+DUPLICATES = ("dup", "dup2", "dup3", "fcntl")
 SIGNALS = {"kill": 1, "tkill": 1, "tgkill": 2, "pidfd_send_signal": 1}
 
 
@@ -220,7 +221,7 @@ _SPECIAL = {
     "pkey_mprotect": _memory,
     "ptrace": _ptrace,
     "bpf": _bpf,
-    **dict.fromkeys(("dup", "dup2", "dup3", "fcntl"), _duplicate),
+    **dict.fromkeys(DUPLICATES, _duplicate),
     **dict.fromkeys(SIGNALS, _signal),
     **dict.fromkeys(
         ("setuid", "setgid", "setreuid", "setregid", "setresuid", "setresgid", "setfsuid", "setfsgid"), _ids

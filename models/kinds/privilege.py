@@ -25,6 +25,7 @@ _PRIVILEGE_ATTACK = {
     "mmap": "T1055",
     "kill": "T1489",
 }
+_DIRECTION = {"in": "of an accepted connection", "out": "of its own connection", "none": "of an unconnected socket"}
 _MEMORY = ("mmap", "mprotect", "pkey_mprotect")
 _JIT = frozenset(
     "java node nodejs deno bun dotnet mono luajit lua ruby php php-fpm pypy julia chrome firefox qemu".split()
@@ -55,6 +56,8 @@ def view_privilege(event: Event) -> View | None:
         said.append("/" + "/".join(paths.segments(event.object)))
     elif call.startswith("set") and event.object and call != "setns":
         said = ["to root" if "0" in event.object.split(",") else "to a user"]
+    elif detail.get("stdio_direction"):
+        said = [_DIRECTION.get(str(detail["stdio_direction"]), "")]
     if detail.get("wx"):
         said.append("W+X")
     said += [f"{k}={detail[k]}" for k in _SHOWN_DETAIL if isinstance(detail.get(k), (str, int))]

@@ -372,6 +372,19 @@ def test_a_socket_on_standard_input_says_where_it_leads(world: World) -> None:
     assert ["203.0.113.9:4444"] * 2 == [e.detail["stdio_socket"] for e in world.flush()]
 
 
+def test_a_socket_on_standard_input_says_who_called_whom(world: World) -> None:
+    """inetd's children speak on connections that came in; a reverse shell's was made by itself."""
+    ends = {"laddr": "10.0.0.1", "lport": 8080, "family": 2, "proto": "tcp"}
+    httpd = world.start("/bin/busybox", "httpd")
+    world.call(httpd, "accept", addr="10.0.0.9", port=40_000, ret=5, **ends)
+    world.call(httpd, "dup2", addr="10.0.0.9", port=40_000, ret=0, **ends)
+    world.call(httpd, "dup2", addr="10.0.0.9", port=40_001, ret=0, **ends)
+    world.call(httpd, "dup2", addr="0.0.0.0", port=0, ret=0, **ends)
+
+    told = [e.detail["stdio_direction"] for e in world.flush() if e.action == "dup2"]
+    assert ["in", "out", "none"] == told
+
+
 def test_accepted_peers_fold_by_address(world: World) -> None:
     """A load balancer's thousand ports are one peer."""
     pid = world.start("/usr/sbin/nginx")
