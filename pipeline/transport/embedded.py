@@ -26,7 +26,7 @@ from mode import Service
 from mode.utils.times import Seconds, want_seconds
 from yarl import URL
 
-from pipeline.transport.log import Entry, Log, LogError, LogFull
+from pipeline.transport.log import Entry, Log, LogError, LogFull, LogGone
 from pipeline.transport.segment import Record
 
 __all__ = ["Consumer", "Producer", "Transport", "close", "share"]
@@ -483,7 +483,7 @@ class Buffer(ProducerBuffer):
                 if self._waiting:
                     await self._send_one()
                 else:
-                    await asyncio.sleep(0)
+                    await asyncio.sleep(0.01)
                 continue
             self._progress.clear()
             await self._progress.wait()
@@ -645,6 +645,11 @@ class Producer(base.Producer):
             await self.sleep(1.0)
             log = self._log
             if log is None:
+                return
+            try:
+                log.check()
+            except LogGone as error:
+                await self.crash(error)
                 return
             self._pay()
             _tell(log)

@@ -67,6 +67,10 @@ class LogVersion(LogError):
     """Written by a newer version."""
 
 
+class LogGone(LogError):
+    """The directory was removed or replaced while it was in use. Nothing can be kept any more."""
+
+
 class PartitionsChanged(LogError):
     """A topic exists with another number of partitions."""
 
@@ -413,6 +417,7 @@ class Log:
         self.salt = 0
         self.crashed = False
         self.unsettled = False
+        self.gone = False
         self._offsets_dirty = False
         self._unsynced: set[Segment] = set()
         self._new_directories: set[Path] = set()
@@ -496,6 +501,22 @@ class Log:
         with self.full("log.json"):
             _save(self.directory / "log.json", json.dumps(self._meta).encode())
 
+    def check(self) -> None:
+        """Raises LogGone when the directory is not the one that was opened: what is written to it would be lost, and
+        another process could open another log in its place."""
+        try:
+            there, ours = os.stat(self.directory / "lock"), os.fstat(self._lock)
+            self.gone = (there.st_dev, there.st_ino) != (ours.st_dev, ours.st_ino)
+        except FileNotFoundError:
+            self.gone = True
+        except OSError:  # cannot be seen now; a write will tell
+            return
+        self._refuse_gone()
+
+    def _refuse_gone(self) -> None:
+        if self.gone:
+            raise LogGone(f"{self.directory} was removed or replaced while it was in use; start again")
+
     # -- topics
 
     def create(self, name: str, partitions: int, *, compact: bool = False, retention: float | None = None) -> Topic:
@@ -534,6 +555,7 @@ class Log:
         return self.partition(topic, partition).write(entries)
 
     def append(self, segment: Segment, data: bytes, last: int) -> None:
+        self._refuse_gone()
         with self.full("a record"):
             segment.append(data, last)
         self._unsynced.add(segment)
@@ -658,6 +680,8 @@ class Log:
         if self._lock < 0:
             return
         try:
+            if self.gone:
+                return
             self.sync()()
             if not self.unsettled:
                 self._meta["clean"] = True

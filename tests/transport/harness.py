@@ -1,5 +1,6 @@
 """A process whose lines can be awaited, and that can be killed at any time."""
 
+import ctypes
 import json
 import os
 import signal
@@ -10,6 +11,12 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+PR_SET_PDEATHSIG = 1
+LIBC = ctypes.CDLL(None)
+
+
+def _end_with_us() -> None:
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Process:
@@ -26,6 +33,7 @@ class Process:
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 start_new_session=True,
+                preexec_fn=_end_with_us,
             )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()

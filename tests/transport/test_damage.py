@@ -1,5 +1,6 @@
 """A Faust app on a log that was damaged while it was down goes on, and says so."""
 
+import shutil
 from pathlib import Path
 
 from pipeline.transport.log import Log
@@ -61,3 +62,20 @@ def test_a_torn_end_everywhere_is_cut_and_everything_before_is_applied(tmp_path:
     assert len(applied) == len(set(applied))
     assert [0, 0, 0, 0] == lag(tmp_path)
     assert "not a whole record, cut off" in (tmp_path / "errors").read_text()
+
+
+def test_a_directory_that_is_removed_under_a_busy_app_ends_it_with_a_clear_error(tmp_path: Path) -> None:
+    """It neither goes on writing to files that nobody can open, nor begins another log in its place."""
+    data = tmp_path / "data"
+    data.mkdir()
+    app = CountingApp(f"embedded://{data / 'log'}", data, "count", "send")
+    app.wait_for("ready")
+    app.wait_for("sent", 100)
+
+    shutil.rmtree(data / "log")
+    code = app.process.wait(30)
+    app.kill()
+
+    assert code != 0
+    assert "log was removed or replaced while it was in use; start again" in (data / "errors").read_text()
+    assert not (data / "log").exists()
