@@ -22,6 +22,8 @@ class Step(msgspec.Struct, frozen=True, array_like=True):
     pid: int
     vpid: int
     command: str
+    entered: str | None = None
+    """How this lineage came into the workload, where it is not the first process's: "docker exec", "ssh" ..."""
 
 
 class Other(msgspec.Struct, frozen=True, array_like=True):
@@ -215,7 +217,8 @@ def tree(process: Process) -> tuple[Step, ...]:
     steps: list[Step] = []
     at: Process | None = process
     while at is not None:
-        steps.append(Step(at.pid, at.vpid, clean(at.command)))
+        first = at.parent is None or at.parent.entered != at.entered
+        steps.append(Step(at.pid, at.vpid, clean(at.command), at.entered if first else None))
         at = at.parent
     return tuple(reversed(steps))
 

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.alert import Alert, Other, rfc3339
+from pipeline.alert import Alert, Other, Step, rfc3339
 from pipeline.sinks.text import cut, redact, redact_command, redact_text, shorten, visible
 
 TITLE, WHY, FIELD, COMMAND, LINE, TREE = 150, 900, 250, 700, 150, 8
@@ -183,13 +183,17 @@ def tree(alert: Alert) -> list[str]:
     steps = alert.tree
     lines = []
     for depth, step in enumerate(steps):
-        lines.append(f"{'  ' * min(depth, 8)}{cut(safe_command(step.command), LINE)} ({step.pid})")
+        lines.append(f"{'  ' * min(depth, 8)}{_entered(step)}{cut(safe_command(step.command), LINE)} ({step.pid})")
     if not lines:
         return [NONE]
     lines[-1] += "  <- this"
     if len(lines) > TREE:
         lines = [*lines[:2], f"    [... {len(lines) - TREE + 1} more ...]", *lines[-(TREE - 3) :]]
     return lines
+
+
+def _entered(step: Step) -> str:
+    return f"[{visible(step.entered)}] " if step.entered and step.entered != "runtime" else ""
 
 
 def footer(alert: Alert, again: bool = False) -> str:
@@ -250,12 +254,13 @@ def terminal(alert: Alert, color: bool = False) -> str:
         where = f"{raw['Container']} | {raw['Container IP']} | {raw['Remote']}"
         return f"{head}\n  {would}{where} | {raw['Command']}  {alert.id}\n"
     facts = dict(fields(alert))
+    steps = [f"{_entered(step)}{cut(visible(step.command), LINE)} ({step.pid})" for step in alert.tree[-TREE:]]
     rows = [
         f"  {visible(alert.why)}",
         f"  Container     {raw['Container']}   Image  {facts['Image']}",
         f"  Container IP  {raw['Container IP']}   Remote  {raw['Remote']}   User  {facts['User']}",
         f"  Command       {raw['Command']}",
-        f"  Process tree  {' > '.join(f'{cut(visible(s.command), LINE)} ({s.pid})' for s in alert.tree[-TREE:])}",
+        f"  Process tree  {' > '.join(steps)}",
         f"  {footer(alert)}",
     ]
     return "\n".join([head, *rows]) + "\n"

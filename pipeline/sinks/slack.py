@@ -326,7 +326,7 @@ def _status(status: int, headers: Mapping[str, Any], error: str) -> Delivery:
         return Delivery("retry", error=f"Slack refuses: HTTP {status} {error}", refused=True)
     if status == 400:
         return Delivery("dead", error="invalid_payload")
-    return Delivery("retry", error=f"{error} (HTTP {status})")
+    return Delivery("retry", error=error if str(status) in error else f"{error} (HTTP {status})")
 
 
 def _judge(done: Delivery) -> Delivery:

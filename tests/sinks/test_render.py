@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from slack_sdk.models.blocks import Block
 
 from models.finding import Finding
-from pipeline.alert import Alert, Other, make
+from pipeline.alert import Alert, Other, make, tree
 from pipeline.sinks import render
 from pipeline.sinks.fake_slack import as_text, problem
 from pipeline.sinks.sample import sample_alert, sample_finding
@@ -127,6 +127,15 @@ def test_a_deep_tree_keeps_its_ends(alert: Callable[..., Alert]) -> None:
     lines = render.tree(msgspec.structs.replace(deep, tree=steps))
 
     assert 8 == len(lines) and "(0)" in lines[0] and lines[-1].endswith("(19)  <- this") and "13 more" in lines[2]
+
+
+def test_a_lineage_that_came_in_says_how_and_once(alert: Callable[..., Alert]) -> None:
+    shell = Process(10, 5, 0, "sh", "/bin/sh", ("sh",), entered="docker exec")
+    child = Process(11, 6, 10, "id", "/bin/id", ("id",), parent=shell, entered="docker exec")
+    entered = msgspec.structs.replace(alert(), tree=tree(child))
+
+    assert ["[docker exec] sh (10)", "  id (11)  <- this"] == render.tree(entered)
+    assert "[docker exec] sh (10) > id (11)" in render.terminal(entered)
 
 
 def test_secrets_do_not_leave_by_any_field(finding: Callable[..., Finding]) -> None:
