@@ -136,16 +136,21 @@ static __always_inline u64 arg(struct scratch *s, u8 i)
 }
 
 /* A path as typed, and what it starts from when it is relative; or what a descriptor means. */
-static __always_inline void one_path(struct scratch *s, u64 task, u8 path, u8 dirfd, u8 fd, int second)
+static __always_inline void one_path(struct scratch *s, u64 task, u8 path, u8 dirfd, u8 fd, int opened, int second)
 {
     u64 fs = 0, mnt = 0, dentry = 0, file = 0;
     if (path != NONE) {
         u8 *typed = end_of(s);
-        if (!user_string(s, arg(s, path), second ? PATH2 : PATH))
+        if (!user_string(s, arg(s, path), second ? PATH2 : PATH)) {
             s->e.marks |= PATH_BAD;
-        else if (*typed == '/')
+            /* The caller's page went while the call ran: by another thread, or the file system (FUSE drops the pages of a
+             * program that is opened again). What was opened is told instead; of what was not, no folder is made up. */
+            if (!opened || s->e.ret < 0)
+                return;
+            file = file_of(task, s->e.ret);
+        } else if (*typed == '/') {
             return;
-        if (dirfd == NONE || (u32)arg(s, dirfd) == AT_FDCWD_32) {
+        } else if (dirfd == NONE || (u32)arg(s, dirfd) == AT_FDCWD_32) {
             GET(fs, task, TASK_FS);
             GET(mnt, fs, FS_PWD + PATH_MNT);
             GET(dentry, fs, FS_PWD + PATH_DENTRY);
@@ -186,9 +191,9 @@ int take_paths(struct bpf_raw_tracepoint_args *ctx)
         if (mode & FMODE_CREATED)
             s->e.marks |= CREATED;
     }
-    one_path(s, task, row->path, row->dirfd, row->fd, 0);
+    one_path(s, task, row->path, row->dirfd, row->fd, row->when == WHEN_FOUND, 0);
     if (row->path2 != NONE)
-        one_path(s, task, row->path2, row->dirfd2, NONE, 1);
+        one_path(s, task, row->path2, row->dirfd2, NONE, 0, 1);
     if (row->text != NONE)
         user_string(s, arg(s, row->text), TEXT);
     send(s, row->kind, row->wake);
@@ -206,7 +211,7 @@ int take_exec(struct bpf_raw_tracepoint_args *ctx)
     s->e.type = EXEC;
     if (row->flags != NONE)
         s->e.flags = (u32)arg(s, row->flags);
-    one_path(s, task, row->path, row->dirfd, NONE, 0);
+    one_path(s, task, row->path, row->dirfd, NONE, 0, 0);
     argv = arg(s, s->e.nr == 322 ? 2 : 1);
 #pragma nounroll
     for (int i = 0; i < REFUSED_ARGS; i++) {

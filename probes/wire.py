@@ -126,7 +126,7 @@ class Record(msgspec.Struct, kw_only=True):
     "(unreachable)/x": not below the task's root. ".../x": the top of a very deep path is missing."""
     base2: bytes | None = None
     path_bad: bool = False
-    """The path could not be read from the caller's memory."""
+    """The path was not in the caller's memory any more; `base` of an open that succeeded is the file itself then."""
     text: bytes | None = None
     """A string that is no path: file system type, module name, memfd name, the target of a symlink."""
     flags: int = 0

@@ -4,6 +4,8 @@ import ctypes
 import mmap
 import os
 import re
+import threading
+import time
 from pathlib import Path
 
 from probes.wire import Record
@@ -148,7 +150,39 @@ def unreadable() -> int:
 def test_a_path_that_cannot_be_read_is_marked(watched: Watched) -> None:
     result, records = watched.run(unreadable)
 
-    assert [(result, True, None)] == [(r.ret, r.path_bad, r.path) for r in records if r.ret == result and r.nr == 257]
+    bad = [(r.ret, r.path_bad, r.path, r.base) for r in records if r.ret == result and r.nr == 257]
+    assert [(result, True, None, None)] == bad
+
+
+def from_memory_that_goes(pipe: str) -> int:
+    """Opens a pipe, which waits for its other end; the path's page goes meanwhile."""
+    os.mkfifo(pipe)
+    page = ctypes.CDLL(None).mmap
+    page.restype = ctypes.c_void_p
+    at = page(None, ctypes.c_size_t(4096), 3, 0x22, -1, ctypes.c_long(0))
+    ctypes.memmove(at, pipe.encode(), len(pipe) + 1)
+    opened: list[int] = []
+    thread = threading.Thread(target=lambda: opened.append(call(257, -100, ctypes.c_void_p(at), 0, 0)))
+    thread.start()
+    waiting = f"/proc/self/task/{thread.native_id}/syscall"
+    for _ in range(2000):
+        with open(waiting) as file:
+            if file.read().startswith("257 "):
+                break
+        time.sleep(0.005)
+    call(11, at, 4096)
+    os.close(os.open(pipe, os.O_WRONLY))
+    thread.join()
+    os.close(opened[0])
+    return opened[0]
+
+
+def test_a_file_is_told_when_the_memory_of_its_path_went_while_it_was_opened(watched: Watched, tmp_path: Path) -> None:
+    """Another thread can take the path away before the call returns: that hides nothing."""
+    fd, records = watched.run(from_memory_that_goes, str(tmp_path / "pipe"))
+
+    (bad,) = [r for r in records if r.path_bad]
+    assert (fd, "open_read", None, bytes(tmp_path / "pipe")) == (bad.ret, bad.action, bad.path, bad.base)
 
 
 def read_or_written(folder: str) -> int:

@@ -8,6 +8,7 @@
 #
 # Writable in the guest, and gone with it: /tmp, /var/tmp, /run, /dev/shm. `make test-kernels` runs this after the set-up.
 set -euo pipefail
+shopt -s inherit_errexit
 cd "$(dirname "$(readlink -f "$0")")/../.."
 export LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive
 kernels=${KERNELS:-6.1 6.12} limit=${LIMIT:-1800}
@@ -33,16 +34,22 @@ sharer() {
   return 1
 }
 
-# Prints the release of the newest cloud kernel of a series, downloaded and unpacked.
+# Prints the release of the newest cloud kernel of a series, downloaded and unpacked, with its headers; nothing where there is none.
 fetch() {
-  local package release
-  package=$(apt-cache pkgnames "linux-image-$1." | grep -E '[0-9]-cloud-amd64$' | sort -V | tail -n 1)
-  [ -n "$package" ] || return 1
-  release=${package#linux-image-}
-  if [ ! -e "$cache/$release/boot/vmlinuz-$release" ]; then
-    say "downloading $package"
+  local image release name
+  image=$(apt-cache pkgnames "linux-image-$1." | { grep -E '[0-9]-cloud-amd64$' || true; } | sort -V | tail -n 1)
+  [ -n "$image" ] || return 0
+  release=${image#linux-image-}
+  if [ ! -e "$cache/$release/complete" ]; then
+    say "downloading Linux $release"
+    rm -rf "${cache:?}/$release" "$cache/new"
     mkdir -p "$cache/new"
-    (cd "$cache/new" && apt-get download -qq "$package" >&2 && dpkg-deb -x "$package"_*.deb "$cache/$release" && rm "$package"_*.deb)
+    for name in "$image" "linux-headers-$release" "linux-headers-${release%-cloud-amd64}-common"; do
+      (cd "$cache/new" && apt-get download -qq -o APT::Sandbox::User=root "$name" >&2) || fail "cannot download $name"
+      dpkg-deb -x "$cache/new/$name"_*.deb "$cache/$release"
+    done
+    rm -r "$cache/new"
+    touch "$cache/$release/complete"
   fi
   echo "$release"
 }
@@ -81,21 +88,18 @@ END
   (cd "$into" && find . | busybox cpio -o -H newc 2>/dev/null | gzip -1) >"$into.gz"
 }
 
-# What the guest runs as its first process. Headers: its own where they are installed, else the newest (config/setup.sh does the same).
+# What the guest runs as its first process, with the kernel's own headers, as `make run` would install them there.
 guest() {
-  local release=$1; shift
+  local release=$1 sources=$cache/$1/usr/src; shift
   printf 'command=('; printf '%q ' "$@"; printf ')\ncd %q\n' "$PWD"
-  printf 'export HOME=/root TERM=dumb LANG=C.UTF-8 PATH=%q PYTHONDONTWRITEBYTECODE=1\n' "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+  printf 'export HOME=/root TERM=dumb LANG=C.UTF-8 PYTHONDONTWRITEBYTECODE=1\n'
+  printf 'export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n'
+  printf 'mkdir /lib/modules/%s\n' "$release"
+  printf 'ln -s %q /lib/modules/%s/build\n' "$sources/linux-headers-$release" "$release"
+  printf 'ln -s %q /lib/modules/%s/source\n' "$sources/linux-headers-${release%-cloud-amd64}-common" "$release"
   cat <<END
 for type in tracefs:/sys/kernel/tracing debugfs:/sys/kernel/debug bpf:/sys/fs/bpf; do mount -t \${type%%:*} \${type%%:*} \${type#*:}; done
-version=\$(uname -r)
-headers=\$(find /usr/src -maxdepth 1 -name 'linux-headers-[0-9]*-amd64' -printf '%f\n' | sort -V | tail -n 1)
-for exact in linux-headers-\$version linux-headers-\${version%-cloud-amd64}-amd64; do [ ! -e /usr/src/\$exact ] || headers=\$exact; done
-mkdir -p /lib/modules/\$version
-common=\${headers%-cloud-amd64}; common=\${common%-amd64}-common
-ln -s /usr/src/\$headers /lib/modules/\$version/build
-ln -s /usr/src/\$common /lib/modules/\$version/source
-echo "guest: Linux \$version, \$headers"
+echo "guest: Linux \$(uname -r)"
 timeout --foreground -k 10 $limit "\${command[@]}" </dev/null
 echo "guest ended: \$?"
 sync; echo b >/proc/sysrq-trigger; sleep 60
@@ -131,7 +135,8 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"; [ -z "$sharing" ] || kill "$sharing" 2>/dev/null || true' EXIT
 ran=0 failed=()
 for series in $kernels; do
-  if ! release=$(fetch "$series"); then
+  release=$(fetch "$series")
+  if [ -z "$release" ]; then
     say "no Linux $series in this system's package sources: not run there"
     continue
   fi
