@@ -4,6 +4,7 @@ No web server, no leader election, no sensors: faust's own web server would list
 """
 
 import logging
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from pipeline import transport
 from pipeline.incidents import Incidents
 from pipeline.sinks.outbox import Outbox
 from pipeline.stages import Stages
+from pipeline.stall import EXPLAINED, Stall
 from pipeline.topics import ALERTS, BASELINES, CONTROL, FINDINGS, OBSERVATIONS, topics
 
 BUFFER = 64
@@ -50,6 +52,22 @@ class App(faust.App):
             return self.consumer.highwater(TP(topic, partition))
         except (KeyError, AssertionError):
             return None
+
+    def stalled(self, stall: Stall) -> str | None:
+        """Why a restart is due: batches are not applied, or what is acknowledged is not committed, for too long."""
+        if EXPLAINED & set(self.stages.troubles):
+            stall.reset()
+            return None
+        now = time.monotonic()
+        for number, partition in self.stages.partitions.items():
+            lag = (self.end(OBSERVATIONS, number) or 0) - 1 - partition.applied
+            if seconds := stall.still(f"applied {number}", owed=lag, at=partition.applied, now=now):
+                return f"partition {number}: {lag} batches wait and none was applied for {seconds:.0f} s"
+            committed = self.consumer._committed_offset.get(TP(OBSERVATIONS, number)) or 0
+            owed = partition.acknowledged + 1 - committed
+            if seconds := stall.still(f"committed {number}", owed=owed, at=committed, now=now):
+                return f"partition {number}: {owed} batches are done and nothing was committed for {seconds:.0f} s"
+        return None
 
     def waiting(self) -> bool:
         """Whether the log holds batches of our partitions that are not applied, or findings on their way."""

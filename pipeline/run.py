@@ -45,6 +45,8 @@ TRIES = 3
 """Starts of a probe process that never got ready, before `run` gives up."""
 STEADY = 60.0
 """Seconds that it must live for the backoff to begin anew."""
+STALL = 180.0
+"""Seconds in which batches wait and none is applied or committed, before `run` ends, to be started again."""
 RECENT = 3600.0
 """Seconds that a restart of the probe process keeps `status` yellow."""
 REPORTS = 15.0
@@ -296,6 +298,7 @@ class _Main:
             asyncio.ensure_future(self._start(app, server, service)): "start",
             asyncio.ensure_future(app.wait_until_stopped()): "app",
             asyncio.ensure_future(self._announce(app, probe)): "ready",
+            asyncio.ensure_future(self._stalled(app)): "stalled",
         }
         if self.with_probe:
             ends[asyncio.ensure_future(probe.watch())] = "probe"
@@ -313,11 +316,26 @@ class _Main:
                         case "app":
                             log.error("the stream stopped: %r", app.crash_reason)
                             return 1
+                        case "stalled":
+                            log.error("the stream stands still, a restart is due: %s", task.result())
+                            return 1
                         case "probe":
                             return 0 if self.stop.is_set() else int(task.result())
         finally:
             for task in ends:
                 task.cancel()
+
+    @staticmethod
+    async def _stalled(app: Any) -> str:
+        """Returns when the stream has stood still for STALL seconds: why."""
+        from pipeline.stall import Stall
+
+        stall = Stall(STALL)
+        while True:
+            await asyncio.sleep(min(5.0, STALL / 4))
+            why: str | None = app.stalled(stall)
+            if why is not None:
+                return why
 
     @staticmethod
     async def _start(app: Any, server: Server, service: Any) -> None:

@@ -150,6 +150,8 @@ class Service:
             reasons.append(f"the log: {places} ({log_.get('corrupt_bytes', 0)} bytes) skipped since the start")
         if log_.get("expired_unread"):
             reasons.append(f"the log: {log_['expired_unread']} records grew too old or too many before they were read")
+        if log_.get("sync_errors"):
+            reasons.append(f"the log: the disk refused {log_['sync_errors']} times to make it durable")
         for sink, problem in self.app.outbox.problems.items():
             reasons.append(f"{sink}: {problem}")
         if not self.stages.consumed.is_set():

@@ -112,6 +112,8 @@ class Partition:
         """Offset of the last batch in the baselines."""
         self.kept = -1
         """Offset of the mark that is in the table: what may be acknowledged."""
+        self.acknowledged = -1
+        """Offset of the latest that was acknowledged by this process."""
         self.waiting: deque[EventT[Any]] = deque()
         """Taken from the stream and not yet acknowledged, in order."""
         self.unkept: set[str] = set()
@@ -397,7 +399,9 @@ class Stages:
 
     def _acknowledge(self, partition: Partition) -> None:
         while partition.waiting and partition.waiting[0].message.offset <= partition.kept:
-            partition.waiting.popleft().ack()
+            event = partition.waiting.popleft()
+            event.ack()
+            partition.acknowledged = event.message.offset
 
     async def _keep_workload(self, partition: Partition, workload: str) -> None:
         key = b"w/" + workload.encode("utf-8", "surrogateescape")

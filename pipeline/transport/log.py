@@ -275,7 +275,7 @@ class Partition:
         if committed is not None and end > committed:
             self.log.counts["expired_unread"] += end - max(committed, segment.base)
         segment.path.unlink()
-        segment.close()
+        self.log.release(segment)
         del self.segments[0]
         self.log.counts[reason] += 1
         if self.last < end:
@@ -352,13 +352,13 @@ class Compaction:
             self.target.unlink(missing_ok=True)
             return
         os.rename(self.target, self.sealed[0].path)
-        new = Segment.open(self.sealed[0].path, self.partition.log.salt)
+        log = self.partition.log
+        new = Segment.open(self.sealed[0].path, log.salt)
         for segment in self.sealed:
-            segment.close()
+            log.release(segment)
         for segment in self.sealed[1:]:
             segment.path.unlink()
         segments[: len(self.sealed)] = [new]
-        log = self.partition.log
         log.created(new)
         log.counts["compactions"] += 1
         if self.partition.last < self.upto and segments[-1].size == HEADER.size:
@@ -421,6 +421,7 @@ class Log:
         self._offsets_dirty = False
         self._unsynced: set[Segment] = set()
         self._new_directories: set[Path] = set()
+        self._released: list[int] = []
         self._listeners: list[Callable[[], None]] = []
         self._offsets_lock = Lock()
         self._offsets_made = 0
@@ -571,6 +572,12 @@ class Log:
         self._unsynced.add(segment)
         self._new_directories.add(segment.path.parent)
 
+    def release(self, segment: Segment) -> None:
+        """A file that is deleted: its space is given back by the next `sync`, in its thread. That can take long."""
+        if segment.fd >= 0:
+            self._released.append(segment.fd)
+            segment.fd = -1
+
     def full(self, what: str) -> _Full:
         return _Full(self, what)
 
@@ -610,8 +617,8 @@ class Log:
         for segment in self._unsynced:
             if segment.fd >= 0:
                 fds.append(os.dup(segment.fd))
-        directories = self._new_directories
-        self._unsynced, self._new_directories = set(), set()
+        directories, released = self._new_directories, self._released
+        self._unsynced, self._new_directories, self._released = set(), set(), []
         body: bytes | None = None
         if self._offsets_dirty:
             stored = {topic: {str(p): o for p, o in parts.items()} for topic, parts in self.offsets.items()}
@@ -636,14 +643,14 @@ class Log:
                 self.counts["sync_errors"] += 1
                 raise LogError(f"cannot make {self.directory} durable: {error}") from error
             finally:
-                for fd in fds:
+                for fd in (*fds, *released):
                     os.close(fd)
 
         return job
 
     @property
     def unsaved(self) -> bool:
-        return bool(self._unsynced or self._new_directories or self._offsets_dirty)
+        return bool(self._unsynced or self._new_directories or self._offsets_dirty or self._released)
 
     def bytes(self) -> int:
         return sum(s.size for topic in self.topics.values() for part in topic.parts.values() for s in part.segments)
@@ -695,6 +702,9 @@ class Log:
             for part in topic.parts.values():
                 for segment in part.segments:
                     segment.close()
+        for fd in self._released:
+            os.close(fd)
+        self._released = []
         os.close(self._lock)
         self._lock = -1
 

@@ -5,6 +5,7 @@ import random
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -302,6 +303,38 @@ def test_a_stream_that_stops_ends_the_worker(data: Path) -> None:
 
     assert 1 == worker.wait()
     assert "the stream stopped: RuntimeError('struck by lightning')" in worker.said
+
+
+def test_a_partition_that_stands_still_ends_the_worker(data: Path) -> None:
+    """It is started again by whoever watches it; what was acknowledged is in the log."""
+    stuck = """
+import asyncio, pipeline.run, pipeline.stages
+pipeline.run.STALL = 2.0
+pipeline.stages.CLOSE = 0.1
+async def stand(self, *_): await asyncio.sleep(1000)
+pipeline.stages.Stages._take = stand
+"""
+    worker = Worker(data, before=stuck)
+    Agent(data).send("shop", [opened("shop", "/srv/index.html")])
+
+    assert 1 == worker.wait()
+    assert "the stream stands still, a restart is due: partition" in worker.said
+    again = Worker(data)
+    again.until_applied()
+    assert {"shop": 1} == counts(again)
+    again.kill()
+
+
+def test_a_worker_that_is_only_quiet_lives_on(data: Path) -> None:
+    """Long without a batch, then one: nothing stood still."""
+    worker = Worker(data, before="import pipeline.run\npipeline.run.STALL = 3.0\n")
+    agent = Agent(data)
+    for _ in range(3):
+        agent.send("shop", [opened("shop", "/srv/index.html")])
+        time.sleep(4)
+
+    assert {"shop": 3} == counts(worker)
+    worker.kill()
 
 
 def test_losses_are_counted_by_where(start: Start, data: Path) -> None:
