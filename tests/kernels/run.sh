@@ -78,13 +78,18 @@ $bb mount -t devtmpfs dev /root/dev
 $bb mkdir -p /root/dev/pts /root/dev/shm
 $bb mount -t devpts devpts /root/dev/pts
 $bb mount -t cgroup2 cgroup2 /root/sys/fs/cgroup
+$bb mkdir /here
+$bb mount --bind "/root$($bb cat /place)" /here
 for d in dev/shm tmp var/tmp run lib/modules; do $bb mount -t tmpfs tmpfs /root/$d; done
 $bb chmod 1777 /root/tmp /root/var/tmp
+$bb mkdir -p "/root$($bb cat /place)"  # where it stands in a folder that is empty now
+$bb mount --move /here "/root$($bb cat /place)"
 $bb ifconfig lo 127.0.0.1 up
 $bb cp /guest /root/run/guest
 exec $bb switch_root /root /bin/bash /run/guest
 END
   chmod 755 "$into/init"
+  pwd >"$into/place"
   (cd "$into" && find . | busybox cpio -o -H newc 2>/dev/null | gzip -1) >"$into.gz"
 }
 
