@@ -17,7 +17,7 @@ from models.departure import category_of, place_of, program_of
 from models.finding import SEVERITIES, Decision, Finding
 from models.kinds import file, network
 from models.kinds.view import REFUSED, Known, View, Weight, who
-from models.learning import NS, Learning, Rule, duration
+from models.learning import NS, Learning, Rule, duration, several
 from models.rates import FLOOR, Rates, vector
 from models.tree import SPECIAL, Node, Tree
 from probes.event import Container, Event, Process, Window
@@ -35,13 +35,13 @@ GRACE_S = 20
 NOT_AT_A_START = ("writable", "scratch", "hidden", "shell", "download", "network")
 OPENS = frozenset({"open_read", "open_write", "create"})
 NOUNS = {
-    "exec": "runs",
-    "file": "file events",
-    "connect": "connections",
-    "accept": "accepted connections",
-    "listen": "listeners",
-    "dns": "DNS queries",
-    "privilege": "privileged calls",
+    "exec": "run",
+    "file": "file event",
+    "connect": "connection",
+    "accept": "accepted connection",
+    "listen": "listener",
+    "dns": "DNS query",
+    "privilege": "privileged call",
 }
 RATE_DEVIATIONS = 8.0
 RATE_FACTOR_FORCED = 20.0
@@ -511,11 +511,10 @@ class Baseline(base.AnomalyDetector):
     def _why(self, kind: str, weight: Weight) -> str:
         learning = self.learning
         ended = learning.ended if learning.ended is not None else self.now
-        total = self.counts.get(kind, 0)
-        number = f"{total / 1e6:.1f} M" if total >= 1_000_000 else f"{total:,}"
+        events = several(self.counts.get(kind, 0), NOUNS.get(kind, "event"))
         text = (
-            f"Never in {duration(ended - learning.start)} of learning ({len(self.programs)} known programs, "
-            f"{number} {NOUNS.get(kind, 'events')}); {weight.near}"
+            f"Never in {duration(ended - learning.start)} of learning "
+            f"({several(len(self.programs), 'known program')}, {events}); {weight.near}"
         )
         return f"{text}{self._forced_note()}."
 

@@ -31,6 +31,17 @@ def duration(seconds: float) -> str:
     return f"{s} s"
 
 
+def several(n: int, noun: str) -> str:
+    """
+    >>> several(1, "DNS query"), several(2, "DNS query"), several(1_200_000, "run")
+    ('1 DNS query', '2 DNS queries', '1.2 M runs')
+    """
+    number = f"{n / 1e6:.1f} M" if n >= 1_000_000 else f"{n:,}"
+    if n == 1:
+        return f"{number} {noun}"
+    return f"{number} {noun[:-1]}ies" if noun.endswith("y") else f"{number} {noun}s"
+
+
 class Learning:
     """State of learning of one workload. Times are seconds since its first event.
 

@@ -192,7 +192,8 @@ def weigh_exec(view: View, depth: int, nodes: list[Node], known: Known, event: E
             odds = _EXEC_NEW.get(view.sort, 0.19)
             where = program.rsplit("/", 1)[0] or "/"
             kin = sum(1 for p in known.programs if p.rsplit("/", 1)[0] == where)
-            near = f"{kin} others of {where} are usual" if kin else f"nothing was ever started from {where}"
+            others = f"{kin} other{'s' if kin > 1 else ''} of {where} {'are' if kin > 1 else 'is'} usual"
+            near = others if kin else f"nothing was ever started from {where}"
             verb = "Refused program" if refused else "New program"
             typed = event.detail.get("path")
             shown = f"{typed} ({program})" if isinstance(typed, str) and event.result >= 0 else program
