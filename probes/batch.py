@@ -181,6 +181,4 @@ def _resolve(raw: _Batch) -> Batch:
         for e in raw.events
     ]  # fmt: skip
     windows = [Window(w.time, words[w.workload], w.counts, w.lost) for w in raw.windows]
-    return Batch(
-        raw.host, raw.boot, raw.run, raw.seq, raw.partition, raw.time, events, windows, raw.lost, raw.note
-    )
+    return Batch(raw.host, raw.boot, raw.run, raw.seq, raw.partition, raw.time, events, windows, raw.lost, raw.note)

@@ -260,9 +260,7 @@ class Workloads:
             scope = self.by_id.get(id_)
         return scope if scope is not None else self.host
 
-    def add(
-        self, id_: int, path: bytes, now: int, *, by_runtime: bool = False, bundle: Path | None = None
-    ) -> Scope:
+    def add(self, id_: int, path: bytes, now: int, *, by_runtime: bool = False, bundle: Path | None = None) -> Scope:
         """A cgroup was made. `by_runtime`: by a container runtime, so it is a container's whatever its name.
         `bundle`: where that runtime takes the container from, if it is plain runc."""
         readable = text(path)
