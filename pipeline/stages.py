@@ -149,6 +149,7 @@ class Stages:
         self.table: dict[bytes, bytes] = {}
         self.answers: dict[str, asyncio.Future[str]] = {}
         self.troubles: dict[str, str] = {}
+        self._begun: set[str] = set()
         """What makes `status` yellow, by where; removed when it is over."""
         self.containers: dict[str, dict[str, float]] = {}
         self.alerts_of = Counter(alert["workload"] for alert in outbox.alerts())
@@ -603,8 +604,12 @@ class Stages:
 
     async def _surely(self, where: str, write: Write, writes: Sequence[tuple[bytes | None, bytes]]) -> None:
         """Write all to partition 0, however long it takes: what comes after must not overtake what was lost."""
-        for at in range(0, len(writes), WRITES):
-            left = list(writes[at : at + WRITES])
+        done = 0
+        while done < len(writes):
+            # Faust starts its producer at the first write, and the writes beside that one overtake it.
+            left = list(writes[done : done + (WRITES if where in self._begun else 1)])
+            self._begun.add(where)
+            done += len(left)
             while left:
                 results = await asyncio.gather(*(write(*one, 0) for one in left), return_exceptions=True)
                 left = [one for one, result in zip(left, results, strict=True) if isinstance(result, BaseException)]

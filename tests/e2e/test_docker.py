@@ -1,6 +1,5 @@
 """Docker, from a daemon of our own: starting and entering containers is no danger; a shell opened by hand is told."""
 
-import os
 import pty
 import secrets
 import shutil
@@ -17,7 +16,7 @@ from pipeline.demo.network import die_with_parent
 from pipeline.demo.service import Line, Lines, Service
 from tests.e2e.conftest import Start, until
 
-MANY = 100 if os.environ.get("WONTED_LONG") == "1" else 30
+MANY = 100
 IMAGE = "wonted-e2e/box:1"
 
 
