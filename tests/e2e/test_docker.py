@@ -1,5 +1,6 @@
 """Docker, from a daemon of our own: starting and entering containers is no danger; a shell opened by hand is told."""
 
+import os
 import pty
 import secrets
 import shutil
