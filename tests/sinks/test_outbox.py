@@ -8,7 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -17,6 +17,7 @@ import pytest
 from pipeline.alert import Alert
 from pipeline.sinks.base import NOTHING, Clock, Delivery, Plain, Told
 from pipeline.sinks.outbox import Outbox, OutboxError, read_alerts
+from tests.sinks.running import running
 
 Make = Callable[..., Alert]
 ROOT = Path(__file__).parents[2]
@@ -65,16 +66,6 @@ class Recorder(Plain):
     @property
     def ids(self) -> list[str]:
         return [alert.id for alert, _ in self.told]
-
-
-@contextlib.asynccontextmanager
-async def running(outbox: Outbox) -> AsyncIterator[Outbox]:
-    task = asyncio.create_task(outbox.run())
-    try:
-        yield outbox
-    finally:
-        outbox.stop()
-        await asyncio.wait_for(task, 20)
 
 
 async def drained(outbox: Outbox) -> None:

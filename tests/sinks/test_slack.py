@@ -1,7 +1,6 @@
 """Slack, against the stand-in that ships: whatever it does, each alert arrives and nobody waits."""
 
 import asyncio
-import contextlib
 import json
 import logging
 import signal
@@ -22,6 +21,7 @@ from pipeline.sinks.outbox import Outbox
 from pipeline.sinks.sample import sample_alert
 from pipeline.sinks.slack import Bot, Slack, SlackConfigError, Webhook
 from pipeline.sinks.slack import test as post_sample
+from tests.sinks.running import running
 
 Make = Callable[..., Alert]
 ROOT = Path(__file__).parents[2]
@@ -39,16 +39,6 @@ def bot(slack: FakeSlack, clock: Clock | None = None, timeout: float = 5.0) -> S
 
 def webhook(slack: FakeSlack, clock: Clock | None = None, timeout: float = 5.0) -> Slack:
     return Slack(Webhook(slack.webhook_url, timeout=timeout), clock=clock)
-
-
-@contextlib.asynccontextmanager
-async def running(outbox: Outbox) -> AsyncIterator[Outbox]:
-    task = asyncio.create_task(outbox.run())
-    try:
-        yield outbox
-    finally:
-        outbox.stop()
-        await asyncio.wait_for(task, 20)
 
 
 async def drained(outbox: Outbox) -> None:
