@@ -343,10 +343,11 @@ class Consumer(base.Consumer):
         )
 
     async def _drain_messages(self, fetcher: Any) -> None:
-        """Faust's loop makes four tasks for each message, to be able to leave off; this one, one for each fetch."""
-        stopped = self._stopped.is_set
-        fetcher_stopped = fetcher._stopped.is_set
-        while not (stopped() or fetcher_stopped()):
+        """Faust's loop makes four tasks for each message, to be able to leave off; this one, one for each fetch.
+
+        It ends at a crash too: from then on nothing in it waits, and the event loop would turn in it for ever.
+        """
+        while not (self.should_stop or fetcher.should_stop):
             if not self.flow_active:
                 await self.wait_first(self.can_resume_flow.wait())
                 continue
