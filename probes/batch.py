@@ -1,6 +1,6 @@
 """Batch <-> bytes. Each process, container and repeated word travels once; events refer to their place in a table.
 
-Layout: msgpack array [version, batch fields..., words, containers, processes, events, windows]. A process refers only
+Layout: msgpack array [version, batch fields..., words, containers, processes, events, windows, repeats]. A process refers only
 to a parent before it in the table, so what a stranger sends cannot make a loop.
 """
 
@@ -49,6 +49,8 @@ class _Event(msgspec.Struct, array_like=True):
     detail: dict[str, Any]
     count: int
     lost: int
+    key: int = 0
+    shape: int = 0
 
 
 class _Window(msgspec.Struct, array_like=True):
@@ -73,6 +75,7 @@ class _Batch(msgspec.Struct, array_like=True):
     processes: list[_Process]
     events: list[_Event]
     windows: list[_Window]
+    repeats: dict[str, dict[int, int]] = {}
 
 
 class _Tables:
@@ -126,7 +129,7 @@ def encode(batch: Batch) -> bytes:
     events = [
         _Event(
             e.time, word(e.workload), word(e.kind), word(e.action), process(e.process), e.tid, e.uid, e.object,
-            word(e.flags), e.result, e.remote, container(e.container), e.detail, e.count, e.lost,
+            word(e.flags), e.result, e.remote, container(e.container), e.detail, e.count, e.lost, e.key, e.shape,
         )
         for e in batch.events
     ]  # fmt: skip
@@ -134,7 +137,7 @@ def encode(batch: Batch) -> bytes:
     return _encoder.encode(
         _Batch(
             VERSION, batch.host, batch.boot, batch.run, batch.seq, batch.partition, batch.time, batch.lost, batch.note,
-            list(t.words), t.containers, t.processes, events, windows,
+            list(t.words), t.containers, t.processes, events, windows, batch.repeats,
         )
     )  # fmt: skip
 
@@ -176,9 +179,11 @@ def _resolve(raw: _Batch) -> Batch:
     events = [
         Event(
             e.time, words[e.workload], words[e.kind], words[e.action], processes[e.process], e.tid, e.uid, e.object,
-            words[e.flags], e.result, e.remote, containers[e.container], e.detail, e.count, e.lost,
+            words[e.flags], e.result, e.remote, containers[e.container], e.detail, e.count, e.lost, e.key, e.shape,
         )
         for e in raw.events
     ]  # fmt: skip
     windows = [Window(w.time, words[w.workload], w.counts, w.lost) for w in raw.windows]
-    return Batch(raw.host, raw.boot, raw.run, raw.seq, raw.partition, raw.time, events, windows, raw.lost, raw.note)
+    return Batch(
+        raw.host, raw.boot, raw.run, raw.seq, raw.partition, raw.time, events, windows, raw.lost, raw.note, raw.repeats
+    )  # fmt: skip

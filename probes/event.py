@@ -97,6 +97,11 @@ class Event(msgspec.Struct, frozen=True, array_like=True):
     """How many identical events within one flush this one stands for."""
     lost: int = 0
     """Events of this kind known to be lost since the batch before."""
+    key: int = 0
+    """The kernel's keyed hash of exactly this behaviour (cgroup, image, file, flags); 0: it is always sent. A worker
+    that finds the event usual answers with it, and from then on the kernel counts it (Batch.repeats)."""
+    shape: int = 0
+    """The same of the path with what changes from run to run left out (numbers, random names); 0: none."""
 
 
 class Window(msgspec.Struct, frozen=True, array_like=True):
@@ -129,3 +134,5 @@ class Batch(msgspec.Struct, frozen=True):
     """Since the batch before, by "stage.kind": "ring.file", "reader.exec", "queue.dns"."""
     note: dict[str, Any] = {}
     """Rare facts: {"blind": [from_ns, to_ns]} after a restart, {"probes": {...}}."""
+    repeats: dict[str, dict[int, int]] = {}
+    """workload -> Event.key or Event.shape -> how often the kernel counted it instead of sending it, since last told."""
