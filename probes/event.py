@@ -111,8 +111,13 @@ class Window(msgspec.Struct, frozen=True, array_like=True):
     """Start, nanoseconds since the epoch."""
     workload: str
     counts: dict[str, int]
-    """Events by "kind.action" (repeats included), plus forks, failed, bytes_out ... where known."""
+    """Events by "kind.action" (repeats included), plus forks, failed, bytes_out ... where known. "held": new file names
+    that were not sent because there were too many."""
     lost: int = 0
+    calls: dict[int, int] = {}
+    """System call number -> how often."""
+    errors: dict[int, int] = {}
+    """errno -> how many calls ended so; 63 stands for all above."""
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -135,4 +140,4 @@ class Batch(msgspec.Struct, frozen=True):
     note: dict[str, Any] = {}
     """Rare facts: {"blind": [from_ns, to_ns]} after a restart, {"probes": {...}}."""
     repeats: dict[str, dict[int, int]] = {}
-    """workload -> Event.key or Event.shape -> how often the kernel counted it instead of sending it, since last told."""
+    """workload -> Event.key or Event.shape -> how often the kernel counted it instead of sending, since last told."""

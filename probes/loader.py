@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,10 +22,11 @@ from typing import Any, NamedTuple
 from probes import bpf, wire
 from probes.btf import VMLINUX, Btf, NoBtf
 from probes.calls import CALLS, Call
-from probes.reader import Reader
+from probes.counts import Counts, Sizes
+from probes.reader import Reader, Ring
 
 ROOT = Path(__file__).parent.parent
-SOURCES = ("common", "process", "cgroup", "calls", "network")
+SOURCES = ("common", "state", "process", "cgroup", "calls", "network")
 """bpf/<name>.bpf.c, in this order, become one text: bcc knows its maps only in the main file."""
 
 MANDATORY = ("exec", "fork", "exit", "cgroup")
@@ -42,7 +43,7 @@ TRACEPOINTS = (
 )
 """Probe, raw tracepoint, program. "calls" stands for every probe that reads system calls."""
 
-TAKES = ("take_paths", "take_exec", "take_socket", "take_send", "take_receive", "take_dup")
+TAKES = ("take_paths", "take_exec", "take_socket", "take_send", "take_receive", "take_dup", "take_open")
 """Programs behind sys_exit, in the order of calls.Take."""
 
 OFFSETS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -84,6 +85,10 @@ OFFSETS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("FILE_PRIVATE", ("file.private_data",)),
     ("FILE_MODE", ("file.f_mode",)),
     ("INODE_MODE", ("inode.i_mode",)),
+    ("INODE_SB", ("inode.i_sb",)),
+    ("INODE_INO", ("inode.i_ino",)),
+    ("INODE_GENERATION", ("inode.i_generation",)),
+    ("SB_DEV", ("super_block.s_dev",)),
     ("INODE_NLINK", ("inode.i_nlink",)),
     ("SOCKET_SK", ("socket.sk",)),
     ("SOCKET_TYPE", ("socket.type",)),
@@ -111,6 +116,18 @@ OPTIONAL: tuple[tuple[str, str], ...] = (
     ("SK_V6_RCV_SADDR", "sock_common.skc_v6_rcv_saddr"),
 )
 """Kernels without audit, or without IPv6, lack these; so do the records."""
+
+
+NOTHING: dict[str, Any] = {
+    "families": [],
+    "self": [],
+    "ring": 4096,
+    "urgent": 4096,
+    "sizes": Sizes()._asdict(),
+    "secret": [0, 1],
+    "known": [],
+}
+"""The smallest request."""
 
 
 class CannotLoad(Exception):
@@ -155,7 +172,7 @@ def _check_headers() -> Fact:
 
 def _check_btf() -> Fact:
     try:
-        defines(Btf.of_kernel(), 1 << 20)
+        defines(Btf.of_kernel(), NOTHING)
     except NoBtf as error:
         return Fact("btf", False, str(error), FIX_BTF)
     return Fact("btf", True, str(VMLINUX))
@@ -174,6 +191,7 @@ class Attached:
     """What holds the programs in the kernel: they are gone when this is closed, or its process is."""
 
     reader: Reader
+    counts: Counts
     probes: dict[str, dict[str, Any]]
     """By name: {"attached": bool, "error": str | None}."""
     _self: int
@@ -182,12 +200,21 @@ class Attached:
     def add_self(self, pid: int) -> None:
         """Leaves out this process, and what it forks from now on."""
         bpf.update(self._self, pid.to_bytes(4, sys.byteorder), b"\1")
+        self.counts.meet_again(pid)
 
     def close(self) -> None:
         for descriptor in [*self._descriptors, self._self]:
             os.close(descriptor)
         self._descriptors = []
+        self.counts.close()
         self.reader.close()
+
+
+USUAL_SIZES = Sizes()
+COUNTED = ("tallies", "sequences", "buckets", "processes", "slots", "free_slots", "known", "switches")
+"""Maps that probes/counts.py reads."""
+URGENT = 2 << 20
+"""Bytes of the second ring: some five thousand starts of programs."""
 
 
 def ring_size(wanted: int) -> int:
@@ -195,10 +222,32 @@ def ring_size(wanted: int) -> int:
     return max(4096, 1 << (wanted - 1).bit_length())
 
 
-def attach(families: set[str], self_pids: list[int], ring_bytes: int = 16 << 20) -> Attached:
-    """Loads and attaches what `families` ask for, beyond exec, fork, exit and cgroup. Raises CannotLoad."""
+class Secret(NamedTuple):
+    """What makes Event.key ours alone: nobody can make two behaviours fall together who does not know it."""
+
+    seed: int
+    multiplier: int
+
+    @classmethod
+    def new(cls) -> "Secret":
+        return cls(int.from_bytes(os.urandom(8), "little"), int.from_bytes(os.urandom(8), "little") | 1)
+
+
+def attach(
+    families: set[str],
+    self_pids: list[int],
+    ring_bytes: int = 16 << 20,
+    sizes: Sizes = USUAL_SIZES,
+    secret: Secret | None = None,
+    known: Collection[int] = (),
+) -> Attached:
+    """Loads and attaches what `families` ask for, beyond exec, fork, exit and cgroup. Raises CannotLoad.
+
+    `known`: keys that are usual already, under the same secret; in place before anything is attached.
+    """
     ours, theirs = socket.socketpair()
     size = ring_size(ring_bytes)
+    urgent = min(size, URGENT)
     with ours, tempfile.TemporaryFile() as errors:
         with theirs:
             child = subprocess.Popen(
@@ -209,7 +258,15 @@ def attach(families: set[str], self_pids: list[int], ring_bytes: int = 16 << 20)
                 stderr=errors,
                 env=os.environ | {"PYTHONPATH": str(ROOT)},
             )
-        request = {"families": sorted(families), "self": [*self_pids, os.getpid()], "ring": size}
+        request = {
+            "families": sorted(families),
+            "self": [*self_pids, os.getpid()],
+            "ring": size,
+            "urgent": urgent,
+            "sizes": sizes._asdict(),
+            "secret": list(secret or Secret.new()),
+            "known": list(known),
+        }
         try:
             ours.sendall(json.dumps(request).encode() + b"\n")
             answer, descriptors = _receive(ours)
@@ -223,8 +280,11 @@ def attach(families: set[str], self_pids: list[int], ring_bytes: int = 16 << 20)
             os.close(descriptor)
         raise CannotLoad(answer.get("error") or f"cannot load probes: the loader died: {_last(said)}")
     named = dict(zip(answer["descriptors"], descriptors, strict=True))
-    reader = Reader(named.pop("events"), named.pop("counters"), size)
-    return Attached(reader, answer["probes"], named.pop("self"), list(named.values()))
+    rings = Ring(named.pop("urgent"), urgent), Ring(named.pop("events"), size)
+    reader = Reader(*rings, named.pop("counters"))
+    counts = Counts({name: named.pop(name) for name in COUNTED}, sizes)
+    counts.restored(known)
+    return Attached(reader, counts, answer["probes"], named.pop("self"), list(named.values()))
 
 
 def _receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]]:
@@ -246,13 +306,20 @@ def _last(text: str) -> str:
 # What follows runs in the child, but for check().
 
 
-def defines(btf: Btf, ring: int) -> dict[str, int]:
-    """Everything that the programs must be told about this kernel."""
+def defines(btf: Btf, request: dict[str, Any]) -> dict[str, int]:
+    """Everything that the programs must be told about this kernel, and what the agent asks for."""
     found = {name: btf.first(*paths) for name, paths in OFFSETS}
     for name, path in OPTIONAL:
         with contextlib.suppress(NoBtf):
             found[name] = btf.offset(path)
-    found |= {"UPID_SIZE": btf.size("upid"), "RING_PAGES": ring // 4096, "CPUS": bpf.possible_cpus()}
+    found |= {"UPID_SIZE": btf.size("upid"), "CPUS": bpf.possible_cpus()}
+    found |= {"RING_PAGES": request["ring"] // 4096, "URGENT_PAGES": request["urgent"] // 4096}
+    found |= {name.upper(): value for name, value in request["sizes"].items()}
+    found["SEED"], found["MULTIPLIER"] = request["secret"]
+    for what, ends in (("FILE", ("FILE_MODE", "FILE_INODE")), ("INODE", ("INODE_SB", "INODE_INO"))):
+        # read at once: each read costs some 20 ns
+        low = min(found[end] for end in ends) & ~7
+        found |= {f"{what}_LOW": low, f"{what}_SPAN": (max(found[end] for end in ends) - low + 15) & ~7}
     found |= {f"KIND_{kind.upper()}": i for i, kind in enumerate(wire.KINDS)}
     if (btf.arguments("sched_process_exit") or 0) > 1:
         found["EXIT_TELLS_GROUP"] = 1
@@ -270,9 +337,9 @@ def checks() -> str:
     return "\n".join(lines) + "\n"
 
 
-def program(btf: Btf, ring: int) -> str:
+def program(btf: Btf, request: dict[str, Any]) -> str:
     """The text that is compiled: definitions, events.h, and every program."""
-    numbers = "".join(f"#define {name} {value}\n" for name, value in sorted(defines(btf, ring).items()))
+    numbers = "".join(f"#define {name} {value}ULL\n" for name, value in sorted(defines(btf, request).items()))
     sources = "".join((ROOT / "bpf" / f"{name}.bpf.c").read_text() for name in SOURCES)
     include = "#include <uapi/linux/ptrace.h>\n"
     return numbers + include + wire.HEADER.read_text() + checks() + sources
@@ -340,6 +407,11 @@ def _load(b: Any, name: str) -> int:
     raise CannotLoad(f"cannot load probes: the kernel refuses {name}: {reason}")
 
 
+def _fd(b: Any, name: str) -> int:
+    table = b[name]
+    return int(table.map_fd if hasattr(table, "map_fd") else table.get_fd())
+
+
 def _attach_all(b: Any) -> tuple[dict[str, int], dict[str, str]]:
     """Descriptors by tracepoint, errors by probe."""
     descriptors, errors = {}, {}
@@ -356,7 +428,7 @@ def load(request: dict[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
     families = set(request["families"]) | {"exec"}
     try:
         btf = Btf.of_kernel()
-        text = program(btf, request["ring"])
+        text = program(btf, request)
     except NoBtf as error:
         raise CannotLoad(f"cannot load probes: {error}; {FIX_BTF}") from None
     b = _compile(text)
@@ -368,6 +440,10 @@ def load(request: dict[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
     for call in CALLS:
         if families & set(call.families):
             rows[ctypes.c_uint32(call.nr)] = rows.Leaf.from_buffer_copy(row(call, families))
+    for slot in range(1, request["sizes"]["slots"]):
+        bpf.push(_fd(b, "free_slots"), slot.to_bytes(4, "little"))
+    for key in request["known"][: request["sizes"]["known"]]:
+        bpf.update(_fd(b, "known"), key.to_bytes(8, "little"), bytes(8))
     descriptors, errors = _attach_all(b)
     probes: dict[str, dict[str, Any]] = {}
     for name in (*MANDATORY, *FAMILIES):
@@ -377,8 +453,8 @@ def load(request: dict[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
     missing = [probes[name]["error"] for name in MANDATORY if not probes[name]["attached"]]
     if missing:
         raise CannotLoad(f"cannot load probes: {missing[0]}; Wonted needs Linux 5.10 or newer with tracepoints")
-    for name in ("events", "counters", "self", "takes", "rows"):
-        descriptors[name] = b[name].map_fd if hasattr(b[name], "map_fd") else b[name].get_fd()
+    for name in ("events", "urgent", "counters", "self", "takes", "rows", *COUNTED):
+        descriptors[name] = _fd(b, name)
     return {"ok": True, "probes": probes, "descriptors": list(descriptors)}, descriptors
 
 

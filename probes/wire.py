@@ -145,7 +145,9 @@ class Record(msgspec.Struct, kw_only=True):
     stdio: int = 0
     """Bit n: descriptor n (0..2) is an internet socket; its peer is in addr and port."""
     payload: bytes = b""
-    """The DNS message, without a length in front. May be cut."""
+    """The DNS message, without a length in front; may be cut. Of EXEC and EXIT: struct usage of the image that ends."""
+    key: int = 0
+    shape: int = 0
     hint: str | None = None
     """Of exec: "memfd" or "deleted" (no name leads to the program)."""
     child: int = 0
@@ -227,6 +229,7 @@ def decode(raw: bytes, to_epoch: int = 0) -> Record:
         _EVENT.unpack_from(raw)
     )
     lengths, comm, tty = _lengths(raw), _comm(raw), _tty(raw)
+    key, shape = _keys(raw)
     if EVENT_SIZE + sum(lengths) != len(raw):
         raise ValueError("a record's sections do not fill it")
     record = Record(
@@ -248,6 +251,8 @@ def decode(raw: bytes, to_epoch: int = 0) -> Record:
         stdio=stdio,
         child=child,
         path_bad=bool(marks & _Marks.BAD),
+        key=key,
+        shape=shape,
     )
     at = EVENT_SIZE
     for take, length in zip(_SECTIONS, lengths, strict=True):
@@ -380,3 +385,11 @@ def _length_reader() -> Callable[[bytes], tuple[Any, ...]]:
 
 
 _lengths = _length_reader()
+
+
+def _key_reader() -> Callable[[bytes], tuple[int, int]]:
+    form, offset = struct.Struct("<QQ"), next(f.offset for f in LAYOUTS["event"].fields if f.name == "key")
+    return lambda raw: form.unpack_from(raw, offset)
+
+
+_keys = _key_reader()

@@ -193,7 +193,7 @@ def loaded_without(tracepoint: str) -> str:
         renamed = [(p, t.replace("{tracepoint}", "no_such"), f) for p, t, f in loader.TRACEPOINTS]
         loader.TRACEPOINTS = tuple(renamed)
         try:
-            answer, _ = loader.load(dict(families=["file"], self=[], ring=4096))
+            answer, _ = loader.load({{**loader.NOTHING, "families": ["file"]}})
             print({{name: probe["error"] for name, probe in answer["probes"].items()}})
         except loader.CannotLoad as error:
             print(error)

@@ -116,7 +116,7 @@ def test_a_container_born_and_gone_before_the_flush_is_named(world: World) -> No
     events = [e for e in world.flush() if e.container]
 
     assert {"short"} == {e.workload for e in events}
-    assert ["exec", "exit", "container_start"] == [e.action for e in events]
+    assert ["exec", "container_start", "exit"] == [e.action for e in events]
     assert ("172.17.0.2",) == events[0].container.ip  # type: ignore[union-attr]
 
 
