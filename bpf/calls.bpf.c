@@ -215,15 +215,6 @@ int take_paths(struct bpf_raw_tracepoint_args *ctx)
     return 0;
 }
 
-static __always_inline int is_known(u64 key)
-{
-    u64 *n = known.lookup(&key);
-    if (!n)
-        return 0;
-    __sync_fetch_and_add(n, 1);
-    return 1;
-}
-
 /* The file behind a descriptor that was just given out: the table has room for it. */
 static __always_inline u64 opened_file(u64 task, u64 fd)
 {
@@ -352,27 +343,21 @@ int take_open(struct bpf_raw_tracepoint_args *ctx)
 {
     u64 task = bpf_get_current_task(), regs = ctx->args[0], file = 0, key = 0, flags = 0, who = 0;
     u64 a[4] = {}; /* dx si di orig_ax */
-    u64 id = bpf_get_current_pid_tgid();
     s64 ret = ctx->args[1];
-    u32 cpu = bpf_get_smp_processor_id(), at = (u32)id & (THREADS - 1), nr, slot, forward = FORWARD;
+    u32 cpu = bpf_get_smp_processor_id(), at = (u32)bpf_get_current_pid_tgid() & (THREADS - 1), nr;
     struct thread *t = threads.lookup(&at);
-    struct process *p = process_of(id >> 32);
     struct scratch *s = scratch_call.lookup(&cpu);
-    u32 *all = switches.lookup(&forward);
     struct row *row;
-    if (!t || !p || !s || !all)
+    if (!t || !s)
         return 0;
-    slot = t->slot;
     GET(a, regs, offsetof(struct pt_regs, dx));
     nr = a[3];
-    if (ret >= 0 && (nr == 2 || nr == 257) && !*all) {
-        if (!p->image) {
-            s->used = 0;
-            p->image = image_of(s, task);
-        }
+    s->used = 0;
+    if (ret >= 0 && (nr == 2 || nr == 257))
+        who = who_acts(s, task);
+    if (who) {
         file = opened_file(task, ret);
         flags = (u32)(nr == 2 ? a[1] : a[0]);
-        who = mix(mix(SEED, p->image), t->cgroup);
         key = key_of(who, file, flags);
         if (key && is_known(key))
             return 0;
@@ -388,7 +373,7 @@ int take_open(struct bpf_raw_tracepoint_args *ctx)
         if (is_known(s->e.shape))
             return 0;
     }
-    if (!spend(s, slot, row->kind))
+    if (!spend(s, t->slot, row->kind))
         return 0;
     send(s, row->kind, row->wake);
     return 0;

@@ -39,6 +39,7 @@ BPF_RINGBUF_OUTPUT(urgent, URGENT_PAGES);
 BPF_ARRAY(rows, struct row, 512);
 BPF_PROG_ARRAY(takes, 8);
 BPF_PERCPU_ARRAY(counters, u64, COUNTERS);
+BPF_TABLE("lru_hash", u64, u8, came_in, 16384); /* struct sock, while nobody connects it anew */
 BPF_HASH(self, u32, u8, 4096);      /* thread groups of our own */
 
 /* One record is built here before it is sent: BPF's stack is 512 bytes, and a per-CPU map's value at most 32 KiB.
@@ -292,6 +293,11 @@ static __always_inline void stdio_sockets(struct scratch *s, u64 task)
         if (!found)
             found = sock;
     }
-    if (found)
+    if (found) {
+        u64 sk = 0;
+        GET(sk, found, SOCKET_SK);
+        if (came_in.lookup(&sk))
+            s->e.marks |= STDIO_IN;
         sock_section(s, found);
+    }
 }

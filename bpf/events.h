@@ -44,6 +44,7 @@ enum mark {
     QUERY = 0x200,         /* DNS: sent, not received */
     PATH_BAD = 0x400,      /* the path could not be read from the caller's memory */
     STREAM = 0x800,        /* DNS over TCP: the message may begin with its length */
+    STDIO_IN = 0x4000,     /* the socket on a standard stream came in by accept */
 };
 
 struct event {
@@ -152,7 +153,7 @@ struct thread {
 
 /* Per slot and CPU, so that nothing needs to be atomic: what a cgroup did. */
 struct tally {
-    u64 received;      /* bytes, by what recv and its kin returned */
+    u64 received;      /* bytes of packets, from the network header on */
     u64 sent;
     u32 calls[512];
     u32 errors[64];    /* by errno; the last one holds all above */

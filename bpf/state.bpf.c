@@ -156,3 +156,26 @@ static __always_inline u64 image_of(struct scratch *s, u64 task)
     }
     return mix(h, words) | 1;
 }
+
+static __always_inline int is_known(u64 key)
+{
+    u64 *n = known.lookup(&key);
+    if (!n)
+        return 0;
+    __sync_fetch_and_add(n, 1);
+    return 1;
+}
+
+/* Which program in which cgroup; 0: everything is to be sent. */
+static __always_inline u64 who_acts(struct scratch *s, u64 task)
+{
+    u64 id = bpf_get_current_pid_tgid();
+    u32 at = (u32)id & (THREADS - 1), forward = FORWARD, *all = switches.lookup(&forward);
+    struct thread *t = threads.lookup(&at);
+    struct process *p = process_of(id >> 32);
+    if (!t || !p || !all || *all)
+        return 0;
+    if (!p->image)
+        p->image = image_of(s, task);
+    return mix(mix(SEED, p->image), t->cgroup) | 1;
+}

@@ -40,7 +40,6 @@ NEWBORN = SECOND
 """How old a container may be for its first events to wait one flush for its name or address."""
 SSH = {"sshd", "sshd-session"}
 SSH_OWN = SSH | {"sshd-auth", "unix_chkpwd"}
-ACCEPTED = 16_384
 JIT = {"mmap", "mprotect", "pkey_mprotect"}
 """The only privileged calls that are folded: a just-in-time compiler makes hundreds of the same in a flush."""
 REPEATS = 5 * SECOND
@@ -119,8 +118,6 @@ class Agent:
         self._notes: list[dict[str, Any]] = [{} for _ in range(partitions)]
         self._partition_of: dict[str, int] = {}
         self._trusted: dict[str, bool] = {}
-        self._accepted: dict[tuple[str | None, int | None, str | None, int | None], None] = {}
-        """Both ends of the connections that came in last."""
         self._unique = 0
         self.kernel: Counts | None = None
         """The kernel's own counts, where there is a kernel."""
@@ -176,10 +173,6 @@ class Agent:
                 r.action = action = "rmdir"
             key: Any = (id(entry), id(scope), action, r.base, r.path, r.flags, r.path2, r.mode, min(r.ret, 0), r.text)
         elif kind == "accept":
-            if r.ret >= 0:
-                self._accepted[r.addr, r.port, r.laddr, r.lport] = None
-                if len(self._accepted) > ACCEPTED:
-                    del self._accepted[next(iter(self._accepted))]
             key = (id(entry), id(scope), action, r.addr, r.lport, min(r.ret, 0), r.path)
         elif kind == "connect":
             if not r.family:
@@ -236,7 +229,7 @@ class Agent:
         """Who called whom on the socket that became a standard stream: "in", "out", or "none" while it has no peer."""
         if not r.port:
             return "none"
-        return "in" if (r.addr, r.port, r.laddr, r.lport) in self._accepted else "out"
+        return "in" if r.accepted else "out"
 
     def _target(self, r: Record, entry: Entry, scope: Scope) -> dict[str, Any]:
         """Who is meant by a pid that the caller wrote in its own pid namespace."""

@@ -11,6 +11,8 @@ _MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE = 1, 2, 3
 _MAP_LOOKUP_BATCH = 24
 _PROG_LOAD, _PROG_GET_NEXT_ID, _RAW_TRACEPOINT_OPEN = 5, 11, 17
 _RAW_TRACEPOINT = 17
+_LINK_CREATE = 28
+INGRESS, EGRESS = 0, 1
 _RETURN_0 = struct.pack("<BBhi", 0xB7, 0, 0, 0) + struct.pack("<BBhi", 0x95, 0, 0, 0)
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -86,6 +88,15 @@ def attach_raw_tracepoint(name: str, program: int) -> int:
     """A descriptor that keeps the program attached for as long as somebody holds it."""
     text = ctypes.create_string_buffer(name.encode())
     return _bpf(_RAW_TRACEPOINT_OPEN, struct.pack("QI", ctypes.addressof(text), program))[0]
+
+
+def attach_cgroup(folder: Path, program: int, where: int) -> int:
+    """A link that keeps a cgroup_skb program on a cgroup and all below it while somebody holds it (Linux 5.7)."""
+    target = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        return _bpf(_LINK_CREATE, struct.pack("IIII", program, target, where, 0))[0]
+    finally:
+        os.close(target)
 
 
 def load_nothing() -> None:

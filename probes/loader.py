@@ -24,9 +24,10 @@ from probes.btf import VMLINUX, Btf, NoBtf
 from probes.calls import CALLS, Call
 from probes.counts import Counts, Sizes
 from probes.reader import Reader, Ring
+from probes.workload import cgroup_root
 
 ROOT = Path(__file__).parent.parent
-SOURCES = ("common", "state", "process", "cgroup", "calls", "network")
+SOURCES = ("common", "state", "process", "cgroup", "calls", "network", "traffic")
 """bpf/<name>.bpf.c, in this order, become one text: bcc knows its maps only in the main file."""
 
 MANDATORY = ("exec", "fork", "exit", "cgroup")
@@ -392,12 +393,12 @@ def _captured() -> Iterator[Any]:
             os.close(kept)
 
 
-def _load(b: Any, name: str) -> int:
+def _load(b: Any, name: str, kind: str = "RAW_TRACEPOINT") -> int:
     from bcc import BPF
 
     with _captured() as said:
         try:
-            return int(b.load_func(name, BPF.RAW_TRACEPOINT).fd)
+            return int(b.load_func(name, getattr(BPF, kind)).fd)
         except Exception as error:
             failure = error
         lines = [line for line in said() if line.strip()]
@@ -421,6 +422,20 @@ def _attach_all(b: Any) -> tuple[dict[str, int], dict[str, str]]:
         except OSError as error:
             errors[probe] = f"this kernel has no tracepoint {tracepoint} ({error.strerror})"
     return descriptors, errors
+
+
+def _attach_traffic(b: Any) -> tuple[dict[str, int], str | None]:
+    """Descriptors by program, and what went wrong."""
+    root = cgroup_root()
+    if root is None:
+        return {}, "no cgroup v2 is mounted"
+    found = {}
+    for function, where in (("count_received", bpf.INGRESS), ("count_sent", bpf.EGRESS)):
+        try:
+            found[function] = bpf.attach_cgroup(root, _load(b, function, "CGROUP_SKB"), where)
+        except (OSError, CannotLoad) as error:
+            return found, f"bytes are not counted: {error}"
+    return found, None
 
 
 def load(request: dict[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
@@ -450,6 +465,10 @@ def load(request: dict[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
         if name in MANDATORY or name in families:
             wrong = errors.get(name) or (errors.get("calls") if name in FAMILIES else None)
             probes[name] = {"attached": wrong is None, "error": wrong}
+    if "network" in families:
+        links, wrong = _attach_traffic(b)
+        descriptors |= links
+        probes["traffic"] = {"attached": wrong is None, "error": wrong}
     missing = [probes[name]["error"] for name in MANDATORY if not probes[name]["attached"]]
     if missing:
         raise CannotLoad(f"cannot load probes: {missing[0]}; Wonted needs Linux 5.10 or newer with tracepoints")

@@ -144,6 +144,8 @@ class Record(msgspec.Struct, kw_only=True):
     argv_cut: bool = False
     stdio: int = 0
     """Bit n: descriptor n (0..2) is an internet socket; its peer is in addr and port."""
+    accepted: bool = False
+    """The socket of `stdio` came in by accept."""
     payload: bytes = b""
     """The DNS message, without a length in front; may be cut. Of EXEC and EXIT: struct usage of the image that ends."""
     key: int = 0
@@ -220,6 +222,7 @@ class _Marks:
     BASE2 = (ENUMS["BASE2_ROOTED"], ENUMS["BASE2_OUTSIDE"])
     EXE = (ENUMS["EXE_ROOTED"], ENUMS["EXE_OUTSIDE"])
     UNLINKED, CUT, CREATED = ENUMS["EXE_UNLINKED"], ENUMS["ARGV_CUT"], ENUMS["CREATED"]
+    STDIO_IN = ENUMS["STDIO_IN"]
     QUERY, BAD, STREAM = ENUMS["QUERY"], ENUMS["PATH_BAD"], ENUMS["STREAM"]
 
 
@@ -251,6 +254,7 @@ def decode(raw: bytes, to_epoch: int = 0) -> Record:
         stdio=stdio,
         child=child,
         path_bad=bool(marks & _Marks.BAD),
+        accepted=bool(marks & _Marks.STDIO_IN),
         key=key,
         shape=shape,
     )

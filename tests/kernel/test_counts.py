@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from probes import counts
 from probes.counts import Sizes, Usage
 from probes.loader import Attached, Secret, attach
-from probes.wire import EXIT, Record
+from probes.wire import EXEC, EXIT, Record
 from probes.workload import cgroup_root
 from tests.kernel.actor import call, in_child, spawn
 from tests.kernel.watch import Actor, Watched, attach_alone
@@ -181,6 +182,76 @@ def test_a_usual_shape_is_usual_in_its_folder_only(
     assert {first.shape: 1} == dict(attached.counts.repeats())
 
 
+def talk(port: int, times: int) -> int:
+    """Connections to a listener of our own; its port."""
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", port))
+    listener.listen()
+    for _ in range(times):
+        client = socket.create_connection(listener.getsockname())
+        server, _ = listener.accept()
+        server.close()
+        client.close()
+    name = listener.getsockname()[1]
+    listener.close()
+    return int(name)
+
+
+def test_usual_peers_are_counted_and_another_port_is_new(watched: Watched, attached: Attached, known: set[int]) -> None:
+    """Both ways: who is connected to, and who comes in (whatever its port)."""
+    port, records = watched.run(talk, 0, 1)
+    keys = {r.action: r.key for r in records if r.action in ("connect", "accept")}
+    for key in keys.values():
+        usual(attached, known, key)
+
+    _, again = watched.run(talk, port, 7)
+    counted = dict(attached.counts.repeats())
+    _, other = watched.run(talk, 0, 1)
+
+    assert [] == [r for r in again if r.action in ("connect", "accept")]
+    assert {keys["connect"]: 7, keys["accept"]: 7} == counted
+    assert {"connect", "accept"} <= {r.action for r in other}
+
+
+def test_unix_sockets_are_known_by_their_whole_path(watched: Watched, tmp_path: Path) -> None:
+    def connect(path: bytes) -> None:
+        with socket.socket(socket.AF_UNIX) as sock, contextlib.suppress(OSError):
+            sock.connect(path)
+
+    keys = [
+        next(r.key for r in watched.run(connect, bytes(tmp_path / name))[1] if r.action == "connect")
+        for name in ("a.sock", "b.sock", "a.sock")
+    ]
+
+    assert keys[0] == keys[2] != keys[1]
+    assert 0 not in keys
+
+
+def test_a_connection_that_came_in_is_told_apart_from_one_that_went_out(watched: Watched) -> None:
+    """On a standard stream; also when the peer is usual and its accept is not sent."""
+
+    def shells() -> None:
+        listener = socket.socket()
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        client = socket.create_connection(listener.getsockname())
+        server, _ = listener.accept()
+        for sock, name in ((server, b"in"), (client, b"out")):
+
+            def child(sock: socket.socket = sock, name: bytes = name) -> None:
+                os.dup2(sock.fileno(), 0)
+                spawn([b"/bin/true", name])
+
+            in_child(child)
+        for sock in (server, client, listener):
+            sock.close()
+
+    _, records = watched.run(shells)
+
+    assert {b"in": True, b"out": False} == {r.argv[1]: r.accepted for r in records if r.type == EXEC and r.stdio}
+
+
 def test_everything_is_sent_while_somebody_wants_to_see_it(
     watched: Watched, attached: Attached, known: set[int], tmp_path: Path
 ) -> None:
@@ -274,6 +345,35 @@ def test_every_call_is_counted_by_its_number_and_error(watched: Watched, attache
     assert tally is not None
     assert 1234 == tally.calls[GETPPID]
     assert tally.calls[CLOSE] >= 50 == tally.errors[errno.EBADF]
+
+
+def test_bytes_are_counted_both_ways(watched: Watched, attached: Attached) -> None:
+    """Also those that are moved by write and read; at least the payload, at most a tenth more and the handshakes."""
+
+    def work() -> int:
+        listener = socket.socket()
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        client = socket.create_connection(listener.getsockname())
+        server, _ = listener.accept()
+        for _ in range(100):
+            os.write(client.fileno(), bytes(10_000))
+            got = 0
+            while got < 10_000:
+                got += len(os.read(server.fileno(), 10_000))
+        for sock in (client, server, listener):
+            sock.close()
+        return 100 * 10_000
+
+    _, records = watched.run(start_true)
+    slot = attached.counts.slots()[records[0].cgroup]
+    attached.counts.tally(slot)
+    moved, _ = watched.run(work)
+    tally = attached.counts.tally(slot)
+
+    assert tally is not None
+    assert moved <= tally.sent <= 1.1 * moved + 10_000
+    assert moved <= tally.received <= 1.1 * moved + 10_000
 
 
 def test_a_process_tells_at_its_end_which_calls_it_made(watched: Watched) -> None:
