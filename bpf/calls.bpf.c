@@ -10,6 +10,11 @@
 #define TS_COMPAT 2
 /* bpf(2) commands that only move map elements (1..4, 21, 24..27) or ask (11, 12, 15, 16, 20, 23, 31) */
 #define BPF_QUIET 0x8fb1981eULL
+#define FS_IOC_SETFLAGS 0x40086602U
+#define FS_IOC32_SETFLAGS 0x40046602U
+#define FS_IOC_FSSETXATTR 0x401c5820U
+#define UTIME_OMIT 0x3ffffffeULL /* and UTIME_NOW is the next */
+#define NO_TIME 0x8000000000000000ULL
 #define BUSY_AGAIN(ret) ((ret) == -11 || (ret) == -4 || (ret) == -512)
 
 struct asked {
@@ -41,6 +46,7 @@ static __always_inline int asked_lately(void)
 static __always_inline int is_told(struct row *row, u64 regs, u32 nr, s64 ret)
 {
     u64 a;
+    u32 modes = 0;
     switch (row->when) {
     case WHEN_FOUND:
         if (ret == -2)
@@ -77,6 +83,17 @@ static __always_inline int is_told(struct row *row, u64 regs, u32 nr, s64 ret)
         return a > 63 || !((BPF_QUIET >> a) & 1);
     case WHEN_DNS:
         return ret > 0 && asked_lately();
+    case WHEN_SOCKET:
+        a = (u32)argument(regs, 0);
+        if (a != 2 && a != 10)
+            return a != 1;
+        a = argument(regs, 1) & 15;
+        return a == 3 || a == 10; /* SOCK_RAW, SOCK_PACKET */
+    case WHEN_ADJUST:
+        return !bpf_probe_read_user(&modes, sizeof(modes), (void *)argument(regs, row->flags_in)) && modes;
+    case WHEN_ATTRIBUTES:
+        a = (u32)argument(regs, 1);
+        return a == FS_IOC_SETFLAGS || a == FS_IOC32_SETFLAGS || a == FS_IOC_FSSETXATTR;
     }
     return 1;
 }
@@ -139,7 +156,8 @@ static __always_inline u64 arg(struct scratch *s, u8 i)
 static __always_inline void one_path(struct scratch *s, u64 task, u8 path, u8 dirfd, u8 fd, int opened, int second)
 {
     u64 fs = 0, mnt = 0, dentry = 0, file = 0;
-    if (path != NONE) {
+    /* utimensat without a path means its descriptor */
+    if (path != NONE && (fd == NONE || arg(s, path))) {
         u8 *typed = end_of(s);
         if (!user_string(s, arg(s, path), second ? PATH2 : PATH)) {
             s->e.marks |= PATH_BAD;
@@ -172,6 +190,16 @@ static __always_inline void one_path(struct scratch *s, u64 task, u8 path, u8 di
               second ? BASE2_OUTSIDE : BASE_OUTSIDE);
 }
 
+/* utimensat, futimesat, utimes, utime: the second of the new modification time; NO_TIME: now, or as it was. */
+static __always_inline u64 new_time(struct scratch *s)
+{
+    u64 time[2] = {}, at = arg(s, s->e.nr == 280 || s->e.nr == 261 ? 2 : 1);
+    u64 second = s->e.nr == 132 ? 8 : 16;
+    if (!at || bpf_probe_read_user(time, s->e.nr == 132 ? 8 : 16, (void *)(at + second)))
+        return NO_TIME;
+    return s->e.nr == 280 && time[1] >= UTIME_OMIT ? NO_TIME : time[0];
+}
+
 /* Numbers, up to two paths, a descriptor's path, one string more. */
 int take_paths(struct bpf_raw_tracepoint_args *ctx)
 {
@@ -185,6 +213,8 @@ int take_paths(struct bpf_raw_tracepoint_args *ctx)
         s->e.flags = (u32)arg(s, row->flags);
     if (row->flags_in != NONE)
         bpf_probe_read_user(&s->e.flags, 8, (void *)arg(s, row->flags_in));
+    if (row->when == WHEN_TIMES)
+        s->e.args[5] = new_time(s);
     if (row->when == WHEN_FOUND && s->e.ret >= 0 && ((s->e.flags & 0100) || s->e.nr == 85)) {
         file = file_of(task, s->e.ret);
         GET(mode, file, FILE_MODE);

@@ -53,6 +53,14 @@ class When(IntEnum):
     """Commands that load, attach or fetch; not the traffic with map elements."""
     DNS = 10
     """Something was moved, and the process connected or sent to port 53 within the last minute."""
+    SOCKET = 11
+    """Sockets that are neither unix nor ordinary internet ones: raw, packet, netlink, alg, vsock ..."""
+    ADJUST = 12
+    """The first 32 bits of what `flags_in` points to are not 0: a clock is changed, not read."""
+    ATTRIBUTES = 13
+    """ioctl: FS_IOC_SETFLAGS or FS_IOC_FSSETXATTR (chattr)."""
+    TIMES = 14
+    """Always; the new modification time, in seconds, stands in place of argument 5."""
 
 
 class Call(NamedTuple):
@@ -75,7 +83,7 @@ class Call(NamedTuple):
     """Argument that points to a structure whose first 64 bits are the flags (openat2, clone3)."""
     mode: int | None = None
     fd: int | None = None
-    """Descriptor whose path, or socket, is told."""
+    """Descriptor whose path, or socket, is told. Beside a path: what is meant where the path is a null pointer."""
     addr: int | None = None
     addrlen: int | None = None
     buf: int | None = None
@@ -137,6 +145,20 @@ CALLS: tuple[Call, ...] = (
     Call(260, "fchownat", "file", "chown", dirfd=0, path=1, flags=4),
     Call(76, "truncate", "file", "truncate", path=0),
     Call(77, "ftruncate", "file", "truncate", fd=0),
+    # file: times, attributes
+    Call(280, "utimensat", "file", "utime", when=_W.TIMES, dirfd=0, path=1, fd=0, flags=3),
+    Call(261, "futimesat", "file", "utime", when=_W.TIMES, dirfd=0, path=1, fd=0),
+    Call(235, "utimes", "file", "utime", when=_W.TIMES, path=0),
+    Call(132, "utime", "file", "utime", when=_W.TIMES, path=0),
+    Call(188, "setxattr", "file", "setxattr", path=0, text=1),
+    Call(189, "lsetxattr", "file", "setxattr", path=0, text=1),
+    Call(190, "fsetxattr", "file", "setxattr", fd=0, text=1),
+    Call(463, "setxattrat", "file", "setxattr", dirfd=0, path=1, flags=2, text=3),
+    Call(197, "removexattr", "file", "removexattr", path=0, text=1),
+    Call(198, "lremovexattr", "file", "removexattr", path=0, text=1),
+    Call(199, "fremovexattr", "file", "removexattr", fd=0, text=1),
+    Call(466, "removexattrat", "file", "removexattr", dirfd=0, path=1, flags=2, text=3),
+    Call(16, "ioctl", "file", "chattr", when=_W.ATTRIBUTES, fd=0, flags_in=2),
     # network
     Call(42, "connect", "connect", "connect", _T.SOCKET, fd=0, addr=1, addrlen=2),
     Call(43, "accept", "accept", "accept", _T.SOCKET, _W.DONE, fd=0),
@@ -194,6 +216,19 @@ CALLS: tuple[Call, ...] = (
     Call(320, "kexec_file_load", "privilege", "kexec_file_load", fd=0, flags=4, wake=True),
     Call(321, "bpf", "privilege", "bpf", when=_W.BPF, wake=True),
     Call(298, "perf_event_open", "privilege", "perf_event_open", flags=4),
+    Call(323, "userfaultfd", "privilege", "userfaultfd", flags=0),
+    Call(425, "io_uring_setup", "privilege", "io_uring_setup"),
+    # privilege: keys, clocks, names, sockets past the plain ones
+    Call(248, "add_key", "privilege", "add_key", text=0),
+    Call(249, "request_key", "privilege", "request_key", text=0),
+    Call(250, "keyctl", "privilege", "keyctl"),
+    Call(164, "settimeofday", "privilege", "settimeofday"),
+    Call(227, "clock_settime", "privilege", "clock_settime"),
+    Call(159, "adjtimex", "privilege", "adjtimex", when=_W.ADJUST, flags_in=0),
+    Call(305, "clock_adjtime", "privilege", "clock_adjtime", when=_W.ADJUST, flags_in=1),
+    Call(170, "sethostname", "privilege", "sethostname", text=0),
+    Call(171, "setdomainname", "privilege", "setdomainname", text=0),
+    Call(41, "socket", "privilege", "socket", when=_W.SOCKET),
     # privilege: code that no file holds
     Call(319, "memfd_create", "privilege", "memfd_create", text=0, flags=1),
     Call(9, "mmap", "privilege", "mmap", when=_W.WX, fd=4, flags=3, mode=2),

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from probes.calls import BY_NR, Call, open_action
+from probes.calls import BY_NR, Call, When, open_action
 
 HEADER = Path(__file__).parent.parent / "bpf" / "events.h"
 
@@ -93,6 +93,8 @@ KINDS = ("fork", "exec", "exit", "cgroup", "file", "connect", "accept", "listen"
 AF_UNIX, AF_INET, AF_INET6 = 1, 2, 10
 _PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmp", 132: "sctp", 136: "udp", 255: "raw", 262: "tcp"}
 _NO_LOGIN = 0xFFFFFFFF
+NO_TIME = 1 << 63
+FS_IOC_FSSETXATTR = 0x401C5820
 
 
 class Record(msgspec.Struct, kw_only=True):
@@ -131,6 +133,7 @@ class Record(msgspec.Struct, kw_only=True):
     """A string that is no path: file system type, module name, memfd name, the target of a symlink."""
     flags: int = 0
     mode: int = 0
+    """Of utime: the second of the new modification time; NO_TIME: now, or as it was."""
     arg: tuple[int, ...] = ()
     """The six raw arguments; of FORK: (child's vpid, child's cgroup, child's real parent)."""
     family: int = 0
@@ -342,6 +345,12 @@ def _name(record: Record, marks: int, call: Call | None) -> None:
         record.kind, record.action = "dns", "query" if marks & _Marks.QUERY else "answer"
     elif call is not None:
         record.kind, record.action = call.kind, call.action
+        if call.when is When.TIMES:
+            record.mode = record.arg[5]
+        elif call.when in (When.ADJUST, When.ATTRIBUTES):
+            record.flags &= 0xFFFFFFFF  # what follows in the structure is no flag
+            if call.when is When.ATTRIBUTES and record.arg[1] == FS_IOC_FSSETXATTR:
+                record.flags = (record.flags & 0x18) << 1  # immutable and append only, as the older call has them
         if call.mode is not None:
             record.mode = record.arg[call.mode]
         if call.action == "open":
