@@ -123,5 +123,8 @@ enum when {
     WHEN_TIMES = 14,
 };
 
+/* The array of the 32-bit calls. */
+enum compat { SOCKETCALL = 512, COMPAT_ROWS = 544, COMPAT_LEFT_OUT = 0xffff };
+
 /* Counters per CPU: what was lost, and what was left out on purpose. LOST + kind is the first kind's. */
 enum counter { QUIET_ENOENT = 0, QUIET_COMPAT = 1, LOST = 2, COUNTERS = 16 };

@@ -4,8 +4,9 @@ A row says, in argument numbers counted from 0, where the path, the descriptor, 
 program at sys_exit reads it from an array that is indexed by the system call's number. What has no row costs one
 array look-up and nothing else. The numbers are x86-64's.
 
-Not reported, on purpose, and counted (`Reader.quiet`): opens that end in ENOENT (each search along a path makes
-several), and 32-bit calls (int 0x80), whose numbers mean something else.
+Calls of 32-bit code (int 0x80) have numbers of their own: COMPAT says which row they are. Not reported, on purpose,
+and counted (`Reader.quiet`): opens that end in ENOENT (each search along a path makes several), and the 32-bit calls of
+LEFT_OUT, whose structures have another layout.
 """
 
 from enum import IntEnum
@@ -244,6 +245,40 @@ CALLS: tuple[Call, ...] = (
 BY_NR: dict[int, Call] = {call.nr: call for call in CALLS}
 ROWS = 512
 """Rows of the kernel's array; the largest number of today's x86-64 is 469."""
+
+COMPAT: dict[int, str] = {
+    3: "read", 4: "write", 5: "open", 8: "creat", 9: "link", 10: "unlink", 11: "execve", 14: "mknod", 15: "chmod",
+    16: "lchown", 21: "mount", 22: "umount2", 23: "setuid", 25: "settimeofday", 26: "ptrace", 30: "utime", 37: "kill",
+    38: "rename", 39: "mkdir", 40: "rmdir", 41: "dup", 46: "setgid", 52: "umount2", 54: "ioctl", 55: "fcntl",
+    61: "chroot", 63: "dup2", 70: "setreuid", 71: "setregid", 74: "sethostname", 79: "settimeofday", 81: "setgroups",
+    83: "symlink", 90: "mmap", 92: "truncate", 93: "ftruncate", 94: "fchmod", 95: "fchown", 120: "clone",
+    121: "setdomainname", 124: "adjtimex", 125: "mprotect", 128: "init_module", 129: "delete_module", 138: "setfsuid",
+    139: "setfsgid", 164: "setresuid", 170: "setresgid", 182: "chown", 185: "capset", 192: "mmap", 193: "truncate",
+    194: "ftruncate", 198: "lchown", 203: "setreuid", 204: "setregid", 206: "setgroups", 207: "fchown",
+    208: "setresuid", 210: "setresgid", 212: "chown", 213: "setuid", 214: "setgid", 215: "setfsuid", 216: "setfsgid",
+    217: "pivot_root", 221: "fcntl", 226: "setxattr", 227: "lsetxattr", 228: "fsetxattr", 235: "removexattr",
+    236: "lremovexattr", 237: "fremovexattr", 238: "tkill", 264: "clock_settime", 270: "tgkill", 271: "utimes",
+    283: "kexec_load", 286: "add_key", 287: "request_key", 288: "keyctl", 295: "openat", 296: "mkdirat", 297: "mknodat",
+    298: "fchownat", 299: "futimesat", 301: "unlinkat", 302: "renameat", 303: "linkat", 304: "symlinkat",
+    306: "fchmodat", 310: "unshare", 320: "utimensat", 330: "dup3", 336: "perf_event_open", 343: "clock_adjtime",
+    346: "setns", 347: "process_vm_readv", 348: "process_vm_writev", 350: "finit_module", 353: "renameat2",
+    356: "memfd_create", 357: "bpf", 358: "execveat", 359: "socket", 361: "bind", 362: "connect", 363: "listen",
+    364: "accept4", 369: "sendto", 371: "recvfrom", 374: "userfaultfd", 380: "pkey_mprotect", 404: "clock_settime",
+    405: "clock_adjtime", 412: "utimensat", 424: "pidfd_send_signal", 425: "io_uring_setup", 428: "open_tree",
+    429: "move_mount", 430: "fsopen", 432: "fsmount", 435: "clone3", 437: "openat2", 438: "pidfd_getfd",
+    442: "mount_setattr", 452: "fchmodat2", 463: "setxattrat", 466: "removexattrat",
+}  # fmt: skip
+"""i386 number -> the row of the same call. Ids of the old calls have 16 bits; 25 (stime) sets the clock, too."""
+
+SOCKETCALL: dict[int, str] = {
+    1: "socket", 2: "bind", 3: "connect", 4: "listen", 5: "accept", 9: "sendto", 10: "recvfrom", 11: "sendto",
+    12: "recvfrom", 18: "accept4",
+}  # fmt: skip
+"""The same for what 32-bit socketcall (102) is asked to do; its arguments lie in memory."""
+
+LEFT_OUT = (345, 370, 372, 337, 417, -16, -17, -19, -20)
+"""32-bit sendmmsg, sendmsg, recvmsg, recvmmsg (twice); negative: socketcall's. Their message headers have another
+layout. So a 32-bit program's datagrams and DNS by these are not seen, but its connects are."""
 
 O_ACCMODE, O_CREAT, O_TRUNC = 0o3, 0o100, 0o1000
 

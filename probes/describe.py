@@ -310,7 +310,12 @@ _BY_KIND = {
 
 def describe(r: Record) -> Told:
     """What a record is about."""
-    return _BY_KIND[r.kind](r)
+    what, detail = _BY_KIND[r.kind](r)
+    if r.compat:
+        detail["compat"] = True
+    if r.uring:
+        detail["io_uring"] = True
+    return what, detail
 
 
 def any_of(kinds: Iterable[str], families: dict[str, bool]) -> frozenset[str]:

@@ -112,7 +112,7 @@ class Reader:
         return {name: n for name, n in (counts | {"reader.decode": self._bad}).items() if n}
 
     def quiet(self) -> dict[str, int]:
-        """What the kernel left out on purpose: opens that ended in ENOENT, 32-bit calls."""
+        """What the kernel left out on purpose: opens that ended in ENOENT, 32-bit calls of calls.LEFT_OUT."""
         counts = {"enoent": wire.ENUMS["QUIET_ENOENT"], "compat": wire.ENUMS["QUIET_COMPAT"]}
         return {name: self._count(which) for name, which in counts.items()}
 

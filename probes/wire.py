@@ -152,6 +152,10 @@ class Record(msgspec.Struct, kw_only=True):
     hint: str | None = None
     """Of exec: "memfd" or "deleted" (no name leads to the program)."""
     child: int = 0
+    compat: bool = False
+    """32-bit code called; `nr` and `arg` are those of the x86-64 call that does the same."""
+    uring: bool = False
+    """Asked of io_uring: `ret` says nothing, since the result is not known yet."""
 
 
 def address(raw: bytes) -> tuple[int, str | None, int | None, bytes | None]:
@@ -222,6 +226,7 @@ class _Marks:
     EXE = (ENUMS["EXE_ROOTED"], ENUMS["EXE_OUTSIDE"])
     UNLINKED, CUT, CREATED = ENUMS["EXE_UNLINKED"], ENUMS["ARGV_CUT"], ENUMS["CREATED"]
     QUERY, BAD, STREAM = ENUMS["QUERY"], ENUMS["PATH_BAD"], ENUMS["STREAM"]
+    COMPAT, URING = ENUMS["COMPAT"], ENUMS["URING"]
 
 
 def decode(raw: bytes, to_epoch: int = 0) -> Record:
@@ -251,6 +256,8 @@ def decode(raw: bytes, to_epoch: int = 0) -> Record:
         stdio=stdio,
         child=child,
         path_bad=bool(marks & _Marks.BAD),
+        compat=bool(marks & _Marks.COMPAT),
+        uring=bool(marks & _Marks.URING),
     )
     at = EVENT_SIZE
     for take, length in zip(_SECTIONS, lengths, strict=True):

@@ -304,28 +304,6 @@ def test_what_seccomp_refuses_is_told_as_refused(watched: Watched, tmp_path: Pat
     assert [(result, 0x10000000)] == [(r.ret, r.flags) for r in records if r.pid == pid and r.action == "unshare"]
 
 
-def by_int_0x80() -> list[int]:
-    """Number 42: connect here, pipe there."""
-
-    def old() -> int:
-        code = bytes.fromhex("53 31db b82a000000 cd80 5b c3".replace(" ", ""))
-        page = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
-        page.write(code)
-        at = ctypes.addressof(ctypes.c_char.from_buffer(page))
-        return ctypes.CFUNCTYPE(ctypes.c_int)(at)()
-
-    return list(answered(old))
-
-
-def test_a_32_bit_call_is_counted_and_not_taken_for_another(watched: Watched) -> None:
-    before = watched.attached.reader.quiet()["compat"]
-    (pid, result), records = watched.run(by_int_0x80)
-
-    assert -errno.EFAULT == result
-    assert [] == [r for r in records if r.pid == pid and r.action == "connect"]
-    assert watched.attached.reader.quiet()["compat"] > before
-
-
 def not_told(folder: str) -> int:
     """The neighbours of what is told."""
     page = mmap.mmap(-1, 4096)
