@@ -29,6 +29,9 @@ struct run {
 struct scratch {
     u64 used;                /* of data; kept in memory, where the verifier knows nothing of it: else it tries each value */
     struct run run;
+    u64 args[8];             /* of the call that ends, as x86-64 has them; the last two are never asked for */
+    u32 nr;
+    u32 compat;              /* the number by which 32-bit code called; 0: it is no 32-bit call */
     struct event e;
     u8 data[REACH + 1 + PIECE];
 };
@@ -37,6 +40,7 @@ struct scratch {
 BPF_RINGBUF_OUTPUT(events, RING_PAGES);
 BPF_RINGBUF_OUTPUT(urgent, URGENT_PAGES);
 BPF_ARRAY(rows, struct row, 512);
+BPF_ARRAY(compat, u16, COMPAT_ROWS); /* 1 + the x86-64 number of a 32-bit call; of socketcall's: from SOCKETCALL on */
 BPF_PROG_ARRAY(takes, 8);
 BPF_PERCPU_ARRAY(counters, u64, COUNTERS);
 BPF_TABLE("lru_hash", u64, u8, came_in, 16384); /* struct sock, while nobody connects it anew */

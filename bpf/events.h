@@ -44,6 +44,8 @@ enum mark {
     QUERY = 0x200,         /* DNS: sent, not received */
     PATH_BAD = 0x400,      /* the path could not be read from the caller's memory */
     STREAM = 0x800,        /* DNS over TCP: the message may begin with its length */
+    COMPAT = 0x1000,       /* a 32-bit call; nr and args are the x86-64 call's */
+    URING = 0x2000,        /* asked of io_uring: the result is not known yet, ret says nothing */
     STDIO_IN = 0x4000,     /* the socket on a standard stream came in by accept */
 };
 
@@ -118,7 +120,14 @@ enum when {
     WHEN_PTRACE = 8,
     WHEN_BPF = 9,
     WHEN_DNS = 10,
+    WHEN_SOCKET = 11,
+    WHEN_ADJUST = 12,
+    WHEN_ATTRIBUTES = 13,
+    WHEN_TIMES = 14,
 };
+
+/* The array of the 32-bit calls. */
+enum compat { SOCKETCALL = 512, COMPAT_ROWS = 544, COMPAT_LEFT_OUT = 0xffff };
 
 /* Counters per CPU: what was lost, and what was left out on purpose. LOST + kind is the first kind's; HELD + kind is
  * what a workload's token bucket held back. */

@@ -204,19 +204,21 @@ static __always_inline void from_header(struct scratch *s, struct row *row, u64 
 static __always_inline void transfer(struct bpf_raw_tracepoint_args *ctx, int sent)
 {
     struct row *row;
-    u64 task = bpf_get_current_task(), regs = ctx->args[0], number = 0, name = 0, sock;
-    u32 nr;
-    GET(number, regs, offsetof(struct pt_regs, orig_ax));
-    nr = number;
+    u64 task = bpf_get_current_task(), name = 0, sock;
+    u32 cpu = bpf_get_smp_processor_id(), nr;
+    struct scratch *s = scratch_call.lookup(&cpu);
+    if (!s)
+        return;
+    nr = s->nr;
     int plain = nr == 0 || nr == 1, addressed = !plain;
     if (nr == 44 || nr == 45) {
-        GET(name, regs, offsetof(struct pt_regs, r8));
+        name = s->args[4];
         addressed = name != 0;
     }
-    sock = wanted(task, argument(regs, 0), addressed);
+    sock = wanted(task, s->args[0], addressed);
     if (!sock)
         return;
-    struct scratch *s = of_call(ctx, &row, task);
+    s = of_call(ctx, &row, task);
     if (!s)
         return;
     sock_section(s, sock);

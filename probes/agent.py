@@ -181,6 +181,8 @@ class Agent:
             key = (id(entry), id(scope), action, r.addr, r.port, r.path, r.proto, r.family, min(r.ret, 0))
         elif action in JIT:
             key = (id(entry), id(scope), action, r.flags, r.mode, r.base, min(r.ret, 0))
+        elif action == "socket":
+            key = (id(entry), id(scope), action, r.arg[:3], min(r.ret, 0))
         else:
             key = None
         counts = scope.counts if r.time < scope.until else self._window(scope, r.time)

@@ -77,7 +77,8 @@ class Event(msgspec.Struct, frozen=True, array_like=True):
     kind: str
     """exec, file, connect, accept, listen, dns, privilege or sensor."""
     action: str
-    """exec exit | open_read open_write create unlink rename link symlink mknod mkdir rmdir chmod chown truncate |
+    """exec exit | open_read open_write create unlink rename link symlink mknod mkdir rmdir chmod chown truncate
+    utime setxattr removexattr chattr |
     connect udp_send | accept | bind listen | query answer | the name of the privileged call | container_start ..."""
     process: Process
     tid: int
@@ -91,8 +92,10 @@ class Event(msgspec.Struct, frozen=True, array_like=True):
     remote: Remote | None = None
     container: Container | None = None
     detail: dict[str, Any] = {}
-    """Per action: rename and link: to; chmod: mode; dns answer: addresses, ttl; kill: signal, target; connect: family
-    (inet, inet6, unix), proto (tcp, udp). And what the danger rules read: memfd, deleted, stdio_socket ..."""
+    """Per action: rename and link: to; chmod: mode; utime: mtime, backdated; setxattr: name; dns answer:
+    addresses, ttl; kill: signal, target; connect: family (inet, inet6, unix), proto (tcp, udp). Of any: compat (a
+    32-bit call), io_uring (asked of io_uring; the result is not known). And what the danger rules read: memfd,
+    deleted, stdio_socket ..."""
     count: int = 1
     """How many identical events within one flush this one stands for."""
     lost: int = 0

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from probes import bpf, wire
 from probes.btf import VMLINUX, Btf, NoBtf
-from probes.calls import CALLS, Call
+from probes.calls import CALLS, COMPAT, LEFT_OUT, SOCKETCALL, Call
 from probes.counts import Counts, Sizes
 from probes.reader import Reader, Ring
 from probes.workload import cgroup_root
@@ -322,6 +322,8 @@ def defines(btf: Btf, request: dict[str, Any]) -> dict[str, int]:
         low = min(found[end] for end in ends) & ~7
         found |= {f"{what}_LOW": low, f"{what}_SPAN": (max(found[end] for end in ends) - low + 15) & ~7}
     found |= {f"KIND_{kind.upper()}": i for i, kind in enumerate(wire.KINDS)}
+    if btf.mentions("BPF_FUNC_get_current_task_btf"):  # Linux 5.11
+        found["HAS_TASK_BTF"] = 1
     if (btf.arguments("sched_process_exit") or 0) > 1:
         found["EXIT_TELLS_GROUP"] = 1
     return found
@@ -353,6 +355,16 @@ def row(call: Call, families: set[str]) -> bytes:
     more = (call.fd, call.addr, call.addrlen, call.buf)
     packed = [255 if place is None else place for place in (*places, *more)]
     return bytes([on, call.take, call.when, wire.KINDS.index(call.kind), *packed, call.wake])
+
+
+def compat() -> Iterator[tuple[int, int]]:
+    """The array of the 32-bit calls: place and 1 + x86-64 number."""
+    numbers = {call.name: call.nr for call in CALLS}
+    first = wire.ENUMS["SOCKETCALL"]
+    for table, start in ((COMPAT, 0), (SOCKETCALL, first)):
+        yield from ((start + number, 1 + numbers[name]) for number, name in table.items())
+    for number in LEFT_OUT:
+        yield number if number >= 0 else first - number, wire.ENUMS["COMPAT_LEFT_OUT"]
 
 
 def _compile(text: str) -> Any:
@@ -459,6 +471,8 @@ def load(request: dict[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
         bpf.push(_fd(b, "free_slots"), slot.to_bytes(4, "little"))
     for key in request["known"][: request["sizes"]["known"]]:
         bpf.update(_fd(b, "known"), key.to_bytes(8, "little"), bytes(8))
+    for number, native in compat():
+        b["compat"][ctypes.c_uint32(number)] = ctypes.c_uint16(native)
     descriptors, errors = _attach_all(b)
     probes: dict[str, dict[str, Any]] = {}
     for name in (*MANDATORY, *FAMILIES):

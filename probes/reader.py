@@ -147,8 +147,8 @@ class Reader:
         return {name: n for name, n in counts.items() if n}
 
     def quiet(self) -> dict[str, int]:
-        """What the kernel left out on purpose: opens that ended in ENOENT, 32-bit calls; and how often a cgroup got no
-        slot of its own."""
+        """What the kernel left out on purpose: opens that ended in ENOENT, 32-bit calls of calls.LEFT_OUT; and how
+        often a cgroup got no slot of its own."""
         counts = {"enoent": "QUIET_ENOENT", "compat": "QUIET_COMPAT", "no_slot": "NO_SLOT"}
         return {name: self._count(wire.ENUMS[which]) for name, which in counts.items()}
 

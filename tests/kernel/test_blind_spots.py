@@ -1,0 +1,153 @@
+"""Ways past a sensor, each of which must be seen: 32-bit calls, io_uring, and rarer ways to start, open and send."""
+
+import errno
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from probes.calls import BY_NR, COMPAT, LEFT_OUT, SOCKETCALL
+from probes.describe import describe
+from probes.wire import Record
+from tests.kernel.actor import spawn
+from tests.kernel.watch import Watched
+
+HERE = Path(__file__).parent
+LOOPBACK = "x" + "0200" + "0009" + "7f000001" + "00" * 8
+"""sockaddr_in of 127.0.0.1:9."""
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small C programs of this folder."""
+    folder = tmp_path_factory.mktemp("programs")
+    for name in ("int80",):
+        subprocess.run(["cc", "-O1", "-mno-red-zone", "-o", folder / name, HERE / f"{name}.c"], check=True)
+    return folder
+
+
+def in_folder(folder: str, program: str, *words: str) -> int:
+    """Runs the program there; its process id."""
+    os.chdir(folder)
+    pid = spawn([program.encode(), *[word.encode() for word in words]])
+    os.chdir("/")
+    return pid
+
+
+def calls(records: list[Record], pid: int) -> list[Record]:
+    """What it did that is marked: its own start and end are not."""
+    return [r for r in records if r.pid == pid and (r.compat or r.uring)]
+
+
+# 32-bit calls ---------------------------------------------------------------------------------------------------------
+
+BY_INT_0X80: dict[str, tuple[list[str], dict[str, object]]] = {
+    "open": (["5", "sfile", "0"], {"action": "open_read", "path": b"file"}),
+    "openat": (["295", "-100", "sfile", "0x241", "0600"], {"action": "open_write", "path": b"file", "flags": 0x241}),
+    "openat2": (["437", "-100", "sfile", "x" + "00" * 24, "24"], {"action": "open_read", "path": b"file"}),
+    "creat": (["8", "snew", "0600"], {"action": "create", "path": b"new"}),
+    "execve": (["11", "sfile", "vsfile,s-x", "0"], {"action": "exec", "argv": (b"file", b"-x"), "ret": -errno.EACCES}),
+    "execveat": (["358", "-100", "sfile", "vsfile", "0", "0"], {"action": "exec", "ret": -errno.EACCES}),
+    "unlink": (["10", "sfile"], {"action": "unlink", "path": b"file", "ret": 0}),
+    "unlinkat": (["301", "-100", "sfile", "0"], {"action": "unlink", "path": b"file", "ret": 0}),
+    "rename": (["38", "sfile", "snew"], {"action": "rename", "path": b"file", "path2": b"new", "ret": 0}),
+    "renameat2": (["353", "-100", "sfile", "-100", "snew", "1"], {"action": "rename", "path2": b"new", "flags": 1}),
+    "link": (["9", "sfile", "snew"], {"action": "link", "path2": b"new", "ret": 0}),
+    "symlink": (["83", "starget", "snew"], {"action": "symlink", "text": b"target", "path": b"new", "ret": 0}),
+    "mknod": (["14", "snew", "010600", "0"], {"action": "mknod", "mode": 0o010600, "ret": 0}),
+    "mkdir": (["39", "snew", "0700"], {"action": "mkdir", "path": b"new", "ret": 0}),
+    "chmod": (["15", "sfile", "04755"], {"action": "chmod", "mode": 0o4755, "ret": 0}),
+    "chown": (["212", "sfile", "1", "2"], {"action": "chown", "path": b"file", "ret": 0}),
+    "utimensat": (
+        ["320", "-100", "sfile", "v1,0,86400,0", "0"],
+        {"action": "utime", "path": b"file", "mode": 86400, "ret": 0},
+    ),
+    "utimensat_time64": (
+        ["412", "-100", "sfile", "v1,0,0,0,86400,0,0,0", "0"],
+        {"action": "utime", "path": b"file", "mode": 86400, "ret": 0},
+    ),
+    "utime": (["30", "sfile", "v1,86400"], {"action": "utime", "mode": 86400, "ret": 0}),
+    "setxattr": (["226", "sfile", "suser.a", "sx", "1", "0"], {"action": "setxattr", "text": b"user.a"}),
+    "mount": (
+        ["21", "snothing", "sfile", "sno-such-type", "4", "0"],
+        {"action": "mount", "path": b"file", "path2": b"nothing", "text": b"no-such-type", "flags": 4},
+    ),
+    "umount2": (["52", "sfile", "2"], {"action": "umount2", "path": b"file", "flags": 2}),
+    "ptrace": (["26", "16", "0x400000", "0", "0"], {"action": "ptrace", "ret": -errno.ESRCH}),
+    "kill": (["37", "0x400000", "9"], {"action": "kill", "flags": 9, "ret": -errno.ESRCH}),
+    "setuid": (["213", "65534"], {"action": "setuid", "ret": 0}),
+    "setresuid": (["208", "-1", "65534", "-1"], {"action": "setresuid", "ret": 0}),
+    "unshare": (["310", "0x4000000"], {"action": "unshare", "flags": 0x4000000, "ret": 0}),
+    "setns": (["346", "-1", "0x4000000"], {"action": "setns", "ret": -errno.EBADF}),
+    "init_module": (["128", "s", "0", "sparameters"], {"action": "init_module", "text": b"parameters"}),
+    "finit_module": (["350", "-1", "sparameters", "0"], {"action": "finit_module", "text": b"parameters"}),
+    "memfd_create": (["356", "shidden", "1"], {"action": "memfd_create", "text": b"hidden", "flags": 1}),
+    "bpf": (["357", "5", "x" + "00" * 48, "48"], {"action": "bpf", "kind": "privilege"}),
+    "mmap": (["90", "v0,4096,7,0x22,-1,0"], {"action": "mmap", "mode": 7}),
+    "mmap2": (["192", "0", "4096", "7", "0x22", "-1", "0"], {"action": "mmap", "mode": 7}),
+    "connect": (["362", "S", LOOPBACK, "16"], {"action": "connect", "addr": "127.0.0.1", "port": 9}),
+    "bind": (["361", "S", "x" + "0200" + "0000" + "7f000001" + "00" * 8, "16"], {"action": "bind", "ret": 0}),
+    "listen": (["363", "S", "5"], {"action": "listen", "ret": 0, "proto": "tcp"}),
+    "socket": (["359", "17", "3", "0"], {"action": "socket", "kind": "privilege"}),
+    "socketcall connect": (["102", "3", f"vS,{LOOPBACK},16"], {"action": "connect", "addr": "127.0.0.1", "port": 9}),
+    "socketcall listen": (["102", "4", "vS,5"], {"action": "listen", "ret": 0}),
+    "socketcall accept": (["102", "5", "vS,0,0"], {"action": "accept", "ret": -errno.EINVAL}),
+    "socketcall socket": (["102", "1", "v17,3,0"], {"action": "socket", "kind": "privilege"}),
+}
+
+
+@pytest.mark.parametrize("name", BY_INT_0X80)
+def test_a_32_bit_call_is_told_like_its_64_bit_twin(watched: Watched, built: Path, tmp_path: Path, name: str) -> None:
+    words, expected = BY_INT_0X80[name]
+    (tmp_path / "file").touch(mode=0o644)
+
+    pid, records = watched.run(in_folder, str(tmp_path), str(built / "int80"), *words)
+
+    (record,) = calls(records, pid)
+    assert expected == {field: getattr(record, field) for field in expected}
+    assert describe(record)[1]["compat"] is True
+    if record.path == b"file":
+        assert bytes(tmp_path) == record.base
+
+
+def test_a_32_bit_number_is_not_taken_for_the_64_bit_call_that_has_it(watched: Watched, built: Path) -> None:
+    """42 is connect here and pipe there; 59 execve here; both are nothing that is told."""
+    for number in ("42", "59", "105"):
+        pid, records = watched.run(in_folder, "/", str(built / "int80"), number)
+
+        assert [] == calls(records, pid)
+        assert {"exec"} == {r.action for r in records if r.pid == pid and r.kind in ("exec", "privilege", "connect")}
+
+
+@pytest.mark.parametrize("number", [370, 345], ids=["sendmsg", "sendmmsg"])
+def test_a_32_bit_call_that_is_left_out_is_counted(watched: Watched, built: Path, number: int) -> None:
+    before = watched.attached.reader.quiet()["compat"]
+    pid, records = watched.run(in_folder, "/", str(built / "int80"), str(number), "S", "0", "0")
+
+    assert [] == calls(records, pid)
+    assert watched.attached.reader.quiet()["compat"] > before
+
+
+OLD_NAMES = {
+    "clock_settime64": "clock_settime", "clock_adjtime64": "clock_adjtime", "utimensat_time64": "utimensat",
+    "umount": "umount2", "mmap2": "mmap", "stime": "settimeofday", "truncate64": "truncate", "fcntl64": "fcntl",
+    "ftruncate64": "ftruncate",
+}  # fmt: skip
+
+
+def test_the_32_bit_numbers_are_the_headers() -> None:
+    header = Path("/usr/include/x86_64-linux-gnu/asm/unistd_32.h")
+    if not header.exists():
+        pytest.skip("needs linux-libc-dev to compare with")
+    lines = (line.split() for line in header.read_text().splitlines() if line.startswith("#define __NR_"))
+    names = {int(nr): name.removeprefix("__NR_") for _, name, nr in lines}
+
+    known = {row.name for row in BY_NR.values()}
+    for number, name in COMPAT.items():
+        if number in names:  # the header may be older
+            there = names[number]
+            assert name == OLD_NAMES.get(there, there.removesuffix("32"))
+    assert known >= {*COMPAT.values(), *SOCKETCALL.values()}
+    missing = {n for n, name in names.items() if OLD_NAMES.get(name, name.removesuffix("32")) in known} - {*COMPAT}
+    assert {n for n in LEFT_OUT if n > 0 and names.get(n) in known} == missing
