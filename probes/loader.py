@@ -44,6 +44,9 @@ TRACEPOINTS = (
 )
 """Probe, raw tracepoint, program. "calls" stands for every probe that reads system calls."""
 
+TRAFFIC = (("count_received", bpf.INGRESS), ("count_sent", bpf.EGRESS))
+"""Programs on the root of the cgroups, for all packets."""
+
 TAKES = ("take_paths", "take_exec", "take_socket", "take_send", "take_receive", "take_dup", "take_open")
 """Programs behind sys_exit, in the order of calls.Take."""
 
@@ -442,7 +445,7 @@ def _attach_traffic(b: Any) -> tuple[dict[str, int], str | None]:
     if root is None:
         return {}, "no cgroup v2 is mounted"
     found = {}
-    for function, where in (("count_received", bpf.INGRESS), ("count_sent", bpf.EGRESS)):
+    for function, where in TRAFFIC:
         try:
             found[function] = bpf.attach_cgroup(root, _load(b, function, "CGROUP_SKB"), where)
         except (OSError, CannotLoad) as error:

@@ -54,7 +54,7 @@ def test_nothing_stays_attached_after_close() -> None:
     mine = held(os.getpid()) - before
     attached.close()
 
-    assert len(loader.TRACEPOINTS) == len(mine)
+    assert len(loader.TRACEPOINTS) + len(loader.TRAFFIC) == len(mine)
     assert gone(mine)
     assert descriptors == set(os.listdir("/proc/self/fd"))
 
@@ -77,7 +77,7 @@ def test_nothing_stays_attached_after_kill_9() -> None:
 def test_every_probe_says_that_it_is_attached() -> None:
     attached = attach(ALL, [], 1 << 20)
     try:
-        expected = {*loader.MANDATORY, *loader.FAMILIES}
+        expected = {*loader.MANDATORY, *loader.FAMILIES, "traffic"}
         assert {name: {"attached": True, "error": None} for name in expected} == attached.probes
     finally:
         attached.close()
