@@ -1,7 +1,8 @@
 """`python -m probes`: the probe process, started by `wonted run` with its settings as one line of JSON on stdin.
 
 Small on purpose: no Faust, no models, no bcc. It reads the kernel's ring, makes batches, and hands them to the worker
-over its socket. It ends with the worker. Exit codes: 0 told to stop, 2 bad settings, 4 the kernel refuses.
+over its socket. Once the programs are attached it gives up the rights that loading them took (rights.py). It ends with
+the worker. Exit codes: 0 told to stop, 2 bad settings, 4 the kernel refuses.
 """
 
 import ctypes
@@ -16,11 +17,12 @@ from typing import Any
 
 import msgspec
 
-from probes import live
+from probes import live, rights
 from probes.agent import Agent
 from probes.link import Link
 from probes.loader import FAMILIES, Attached, CannotLoad, attach
 from probes.runtimes import Runtimes
+from probes.state import State
 from probes.wire import Record
 from probes.workload import Workloads, cgroup_root
 
@@ -31,8 +33,6 @@ HURRY = 0.005
 DRAIN = 2_000
 """Records taken at a time: memory stays small under a flood, and a flush is never late."""
 REPORT = 5.0
-STAMP = 2.0
-"""Seconds between notes of when we were last awake; the blind interval after a crash is right to this."""
 LAST_WORDS = 3.0
 """Seconds to hand over what is left when told to stop."""
 PR_SET_PDEATHSIG = 1
@@ -66,37 +66,6 @@ class Orders(msgspec.Struct):
     self_pids: list[int] = []
 
 
-class State:
-    """When this machine was last watched, on disk."""
-
-    def __init__(self, folder: str | None, boot: str) -> None:
-        self.file = Path(folder, "probe.json") if folder else None
-        self.boot = boot
-        self._next = 0.0
-
-    def blind(self, now: int) -> dict[str, Any]:
-        """The note that says since when nobody watched; empty at the very first start."""
-        if self.file is None:
-            return {}
-        try:
-            known = msgspec.json.decode(self.file.read_bytes(), type=dict[str, Any])
-            last = int(known["last"])
-        except (OSError, ValueError, KeyError, TypeError, msgspec.DecodeError):
-            return {}
-        return {"blind": [last, now], "rebooted": known.get("boot") != self.boot} if 0 < last < now else {}
-
-    def stamp(self, *, at_once: bool = False) -> None:
-        if self.file is None or (not at_once and time.monotonic() < self._next):
-            return
-        self._next = time.monotonic() + STAMP
-        beside = self.file.with_suffix(".new")
-        try:
-            beside.write_bytes(msgspec.json.encode({"boot": self.boot, "last": time.time_ns()}))
-            beside.replace(self.file)
-        except OSError as error:
-            print(f"wonted: {self.file}: {error.strerror}", file=sys.stderr)
-
-
 class Main:
     """One life of the probe process."""
 
@@ -127,6 +96,8 @@ class Main:
             attached = attach({n for n, on in settings.families().items() if on}, self.orders.self_pids, settings.ring)
         except CannotLoad as error:
             return self._refuse(str(error))
+        rights.drop(attached.reader.lost)
+        die_with_parent()  # a change of rights may have cleared it
         self._begin(attached)
         try:
             self._loop(attached)
@@ -189,6 +160,7 @@ class Main:
             {
                 "op": "state",
                 "probes": attached.probes,
+                "rights": rights.describe(),
                 "lost": self._known_lost,
                 "rates": {
                     "records": round((self._records - records) / elapsed, 1),

@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from probes import rights
 from tests.containers.conftest import ROOT, Watch
 
 WITHOUT = ["setpriv", "--bounding-set=-sys_admin,-bpf,-perfmon", "--inh-caps=-sys_admin,-bpf,-perfmon"]
@@ -117,3 +118,14 @@ def test_it_is_small(watch: Watch) -> None:
     resident_kb = int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS")))
 
     assert resident_kb < 80_000
+
+
+def test_it_holds_no_right_that_it_does_not_need_and_says_so(watch: Watch) -> None:
+    """The kernel's word and its own are the same. Names of containers, from here on, are read with these rights."""
+    watch.settled()
+    held = rights.sets(watch.process.pid)
+    told = watch.states[-1]["rights"]
+
+    kept = rights.mask(rights.KEPT) | held["prm"] & rights.mask(["BPF"])  # which kernels before 5.19 ask for
+    assert {"eff": kept, "prm": kept, "inh": 0, "amb": 0, "bnd": 0, "no_new_privs": 1} == held
+    assert {"holds": rights.names(kept), "could_get": [], "no_new_privs": True} == told
