@@ -31,7 +31,7 @@ HEARTBEAT = 2 * SECOND
 """An idle partition gets an empty batch this often."""
 LARGEST = 4_096
 """Events in one batch; a busy flush makes several."""
-FLOOD = 6_000
+FLOOD = 2_000
 """Distinct events that force a flush before its time, so that memory stays bounded."""
 NEWBORN = SECOND
 """How old a container may be for its first events to wait one flush for its name or address."""
