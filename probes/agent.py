@@ -21,7 +21,7 @@ from zlib import crc32
 from probes import describe, dns, wire
 from probes.batch import encode
 from probes.counts import Counts, Tally, Usage, usage
-from probes.event import Batch, Event, Process, Window
+from probes.event import Batch, Event, Process, Window, lost_of
 from probes.processes import Entry, Processes, read_proc
 from probes.runtimes import BINARIES, command_options, engine_socket, trusted_binary
 from probes.text import path, text
@@ -34,7 +34,7 @@ HEARTBEAT = 2 * SECOND
 """An idle partition gets an empty batch this often."""
 LARGEST = 4_096
 """Events in one batch; a busy flush makes several."""
-FLOOD = 6_000
+FLOOD = 2_000
 """Distinct events that force a flush before its time, so that memory stays bounded."""
 NEWBORN = SECOND
 """How old a container may be for its first events to wait one flush for its name or address."""
@@ -78,12 +78,13 @@ class Item:
 class Agent:
     """`take` records, `flush` in time; `send(partition, payload, counts)` gets each batch, in order.
 
-    `counts` is what the batch holds by kind, for whoever has to drop it and say what was dropped.
+    `counts` is what the batch holds by kind, for whoever has to drop it and say what was dropped; then `send` answers
+    False, and what this batch told of losses the next one tells.
     """
 
     def __init__(
         self,
-        send: Callable[[int, bytes, dict[str, int]], None],
+        send: Callable[[int, bytes, dict[str, int]], bool | None],
         workloads: Workloads,
         *,
         host: str,
@@ -116,6 +117,8 @@ class Agent:
         self._sent = [0] * partitions
         self._owed: list[dict[str, int]] = [{} for _ in range(partitions)]
         self._notes: list[dict[str, Any]] = [{} for _ in range(partitions)]
+        self._losses: deque[tuple[int, int]] = deque(maxlen=64)
+        """When a loss was noticed, and how many: a second's windows come after the batches that told of its losses."""
         self._partition_of: dict[str, int] = {}
         self._trusted: dict[str, bool] = {}
         self._unique = 0
@@ -640,8 +643,10 @@ class Agent:
 
     # -- batches -----------------------------------------------------------------------------------------------------
 
-    def lose(self, lost: dict[str, int]) -> None:
+    def lose(self, lost: dict[str, int], now: int | None = None) -> None:
         """Losses since the last call, by "stage.kind". Nobody knows whose events they were: every partition is told."""
+        if total := sum(lost.values()):
+            self._losses.append((time_ns() if now is None else now, total))
         for name, count in lost.items():
             if count:
                 for owed in self._owed:
@@ -764,7 +769,7 @@ class Agent:
         elif r.addr is not None and "stdio_socket" in detail:
             remote = describe.remote(r, dns.recall(scope.dns, r.addr, r.time // SECOND))
         flags = describe.words(item.action, r.flags) if r.flags or item.action.startswith("open_") else None
-        kind_lost = sum(n for name, n in lost.items() if name.endswith(item.kind)) if lost else 0
+        kind_lost = lost_of(item.kind, lost) if lost else 0
         return Event(
             r.time, workload, item.kind, item.action, item.process, r.tid, r.uid, what, flags, r.ret, remote,
             scope.container, detail, item.count, kind_lost, r.key, r.shape,
@@ -789,7 +794,7 @@ class Agent:
         windows: dict[int, list[Window]] = {}
         for (workload, second), (counts, calls, errors) in merged.items():
             partition = self._partition(workload)
-            lost = sum(self._owed[partition].values())
+            lost = sum(count for time, count in self._losses if time >= second)
             windows.setdefault(partition, []).append(Window(second, workload, counts, lost, calls, errors))
         return windows
 
@@ -815,9 +820,9 @@ class Agent:
             counts: dict[str, int] = {}
             for event in part:
                 counts[event.kind] = counts.get(event.kind, 0) + event.count
-            self.send(partition, encode(batch), counts)
+            if self.send(partition, encode(batch), counts) is not False and first:
+                self._owed[partition], self._notes[partition] = {}, {}
         self._sent[partition] = now
-        self._owed[partition], self._notes[partition] = {}, {}
         return len(events)
 
 

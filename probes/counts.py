@@ -8,12 +8,14 @@ import mmap
 import os
 import struct
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from probes import bpf, wire
 
 _TALLY, _GRAMS, _BUCKET, _PROCESS = (wire.LAYOUTS[name] for name in ("tally", "grams", "bucket", "process"))
 _CALLS, _ERRORS = 512, 64
+_WORDS = struct.Struct(f"<{_CALLS + _ERRORS}I")
 _USAGE = wire.LAYOUTS["usage"].format
 _PROCESS_FORMAT = _PROCESS.format
 PROCESSES = wire.ENUMS["PROCESSES"]
@@ -62,21 +64,34 @@ def usage(raw: bytes) -> Usage:
     return Usage(struct.pack("<8Q", *used), calls, misses)
 
 
+def _u64(raw: memoryview, at: int) -> int:
+    return int(struct.unpack_from("<Q", raw, at)[0])
+
+
 class _Array:
-    """An array of the kernel's, mapped."""
+    """An array of the kernel's, mapped. Every page that is mapped counts as our memory: of the large ones only the
+    pages that are looked at, while they are."""
 
-    def __init__(self, descriptor: int, layout: wire.Layout, entries: int, *, write: bool = False) -> None:
-        size = -(-layout.size * entries // mmap.PAGESIZE) * mmap.PAGESIZE
-        self.size = layout.size
-        self._map = mmap.mmap(descriptor, size, prot=mmap.PROT_READ | (mmap.PROT_WRITE if write else 0))
-        self.view = memoryview(self._map)
+    def __init__(self, descriptor: int, layout: wire.Layout) -> None:
+        self.descriptor, self.size = descriptor, layout.size
 
-    def at(self, index: int) -> memoryview:
-        return self.view[index * self.size : (index + 1) * self.size]
+    @contextmanager
+    def at(self, index: int, count: int = 1) -> Iterator[memoryview]:
+        start, length = index * self.size, count * self.size
+        low = start - start % mmap.PAGESIZE
+        pages = mmap.mmap(self.descriptor, -(-(start + length - low) // mmap.PAGESIZE) * mmap.PAGESIZE, offset=low)
+        whole = memoryview(pages)
+        part = whole[start - low : start - low + length]
+        try:
+            yield part
+        finally:
+            part.release()
+            whole.release()
+            pages.close()
 
-    def close(self) -> None:
-        self.view.release()
-        self._map.close()
+    def clear(self, index: int, count: int = 1) -> None:
+        with self.at(index, count) as raw:
+            raw[:] = bytes(len(raw))
 
 
 class Counts:
@@ -86,10 +101,10 @@ class Counts:
         self._fds = maps
         self.sizes = sizes
         self._cpus = bpf.possible_cpus()
-        self._tallies = _Array(maps["tallies"], _TALLY, sizes.slots * self._cpus, write=True)
-        self._grams = _Array(maps["sequences"], _GRAMS, sizes.slots, write=True)
-        self._buckets = _Array(maps["buckets"], _BUCKET, 2 * sizes.slots, write=True)
-        self._processes = _Array(maps["processes"], _PROCESS, PROCESSES, write=True)
+        self._tallies = _Array(maps["tallies"], _TALLY)
+        self._grams = _Array(maps["sequences"], _GRAMS)
+        self._buckets = _Array(maps["buckets"], _BUCKET)
+        self._processes = _Array(maps["processes"], _PROCESS)
         self._slots = bpf.Table(maps["slots"], sizes.slots, ctypes.c_uint32)
         self._known = bpf.Table(maps["known"], sizes.known, ctypes.c_uint64)
         self._last: dict[int, list[int]] = {}
@@ -107,12 +122,11 @@ class Counts:
         """None: nothing happened."""
         received = sent = 0
         words: list[int] = []
-        for cpu in range(self._cpus):
-            raw = self._tallies.at(slot * self._cpus + cpu)
-            now = raw[16:].cast("I").tolist()
-            words = [a + b for a, b in zip(words, now, strict=True)] if words else now
-            pair = raw[:16].cast("Q")
-            received, sent = received + pair[0], sent + pair[1]
+        with self._tallies.at(slot * self._cpus, self._cpus) as raw:
+            for at in range(0, len(raw), _TALLY.size):
+                received, sent = received + _u64(raw, at), sent + _u64(raw, at + 8)
+                now = list(_WORDS.unpack_from(raw, at + 16))
+                words = [a + b for a, b in zip(words, now, strict=True)] if words else now
         last = self._last.get(slot)
         if words == last:
             return None
@@ -127,25 +141,28 @@ class Counts:
 
     def held(self, slot: int) -> int:
         """New names that the slot's buckets did not let through."""
-        total = sum(self._buckets.at(at).cast("Q")[2] for at in (slot, slot + self.sizes.slots))
+        total = 0
+        for at in (slot, slot + self.sizes.slots):
+            with self._buckets.at(at) as raw:
+                total += _u64(raw, 16)
         more = total - self._held.get(slot, 0)
         self._held[slot] = total
         return more
 
     def enforce(self, slot: int, on: bool) -> None:
         """On: new six-grams are misses. Off: they are learned."""
-        self._grams.at(slot)[:8] = int(on).to_bytes(8, "little")
+        with self._grams.at(slot) as raw:
+            raw[:8] = int(on).to_bytes(8, "little")
 
     def release(self, cgroup: int, slot: int) -> None:
         """The cgroup is gone: another may have its slot."""
         if not slot:
             return
         bpf.delete(self._fds["slots"], struct.pack("Q", cgroup))
-        for cpu in range(self._cpus):
-            self._tallies.at(slot * self._cpus + cpu)[:] = bytes(_TALLY.size)
-        self._grams.at(slot)[:] = bytes(_GRAMS.size)
-        for at in (slot, slot + self.sizes.slots):
-            self._buckets.at(at)[:] = bytes(_BUCKET.size)
+        self._tallies.clear(slot * self._cpus, self._cpus)
+        self._grams.clear(slot)
+        self._buckets.clear(slot)
+        self._buckets.clear(slot + self.sizes.slots)
         for table in (self._last, self._bytes, self._held):
             table.pop(slot, None)
         bpf.push(self._fds["free_slots"], struct.pack("I", slot))
@@ -154,13 +171,15 @@ class Counts:
 
     def usage(self, pid: int) -> Usage | None:
         """Of the image that runs in this process now; None: another process has its place."""
-        tgid, _, _, *used, calls, misses = _PROCESS_FORMAT.unpack(self._processes.at(pid % PROCESSES))
+        with self._processes.at(pid % PROCESSES) as raw:
+            tgid, _, _, *used, calls, misses = _PROCESS_FORMAT.unpack(raw)
         return Usage(struct.pack("<8Q", *used), calls, misses) if tgid == pid else None
 
     def meet_again(self, pid: int) -> None:
         """Its threads look up again whose they are."""
-        moved = self._processes.at(pid % PROCESSES)[4:8].cast("I")
-        moved[0] = (moved[0] + 1) & 0xFFFFFFFF
+        with self._processes.at(pid % PROCESSES) as raw:
+            (moved,) = struct.unpack_from("<I", raw, 4)
+            struct.pack_into("<I", raw, 4, (moved + 1) & 0xFFFFFFFF)
 
     # -- usual behaviour
 
@@ -204,7 +223,5 @@ class Counts:
         bpf.update(self._fds["switches"], struct.pack("I", wire.ENUMS["FORWARD"]), struct.pack("I", on))
 
     def close(self) -> None:
-        for array in (self._tallies, self._grams, self._buckets, self._processes):
-            array.close()
         for descriptor in self._fds.values():
             os.close(descriptor)

@@ -13,6 +13,10 @@ from probes.wire import Record
 _PAGE = mmap.PAGESIZE
 _BUSY, _DISCARD, _LENGTH = 1 << 31, 1 << 30, (1 << 30) - 1
 _HEAD = 8
+_WINDOW = 256 << 10
+"""Bytes of the ring that are mapped at a time."""
+_LARGEST = 64 << 10
+"""Bytes; no record is larger."""
 _STEP_NS = 1_000_000
 """A change of the wall clock smaller than this is jitter of the measurement; a larger one is a step."""
 
@@ -50,29 +54,33 @@ class Ring:
         self.descriptor, self.size = descriptor, size
         self._consumer_page = mmap.mmap(descriptor, _PAGE, offset=0)
         self._consumer = ctypes.c_uint64.from_buffer(self._consumer_page)
-        # The kernel offers the data twice, so that no record wraps; each mapping counts as RSS, so we map it once.
-        self._data = mmap.mmap(descriptor, _PAGE + size, prot=mmap.PROT_READ, offset=_PAGE)
-        self._view = memoryview(self._data)
-        self._produced = self._view[:8].cast("Q")
-        self._heads = self._view[_PAGE:].cast("I")
+        self._producer_page = mmap.mmap(descriptor, _PAGE, prot=mmap.PROT_READ, offset=_PAGE)
+        self._produced = memoryview(self._producer_page)[:8].cast("Q")
+        # Every page that is mapped counts as RSS, read or not: we map the part that is being read. The kernel offers
+        # the data twice, so that no record wraps, and its pages are populated at mmap: they could not be given back.
+        self._window = min(_WINDOW, size)
+        self._low = 0
+        self._data, self._heads = self._map()
         self.bad = 0
 
     def drain(self, limit: int, to_epoch: int) -> list[Record]:
         """Everything that is complete now, at most `limit` records."""
         decode, data, heads = wire.decode, self._data, self._heads
+        low, high = self._low, self._low + self._window
         mask, records = self.size - 1, list[Record]()
         at, end = self._consumer.value, self._produced[0]
         while at < end and len(records) < limit:
             place = at & mask
-            head = heads[place >> 2]
+            if not low <= place < high:
+                self._look(place)
+                data, heads, low, high = self._data, self._heads, self._low, self._low + self._window
+            head = heads[place - low >> 2]
             if head & _BUSY:
                 break
             length = head & _LENGTH
             if not head & _DISCARD:
-                start = _PAGE + place + _HEAD
+                start = place - low + _HEAD
                 raw = data[start : start + length]
-                if len(raw) < length:
-                    raw += data[_PAGE : _PAGE + length - len(raw)]
                 try:
                     records.append(decode(raw, to_epoch))
                 except (ValueError, IndexError, struct.error):
@@ -81,14 +89,26 @@ class Ring:
             self._consumer.value = at
         return records
 
+    def _map(self) -> tuple[mmap.mmap, "memoryview[int]"]:
+        length = self._window + min(_LARGEST, self.size)
+        data = mmap.mmap(self.descriptor, length, prot=mmap.PROT_READ, offset=2 * _PAGE + self._low)
+        return data, memoryview(data).cast("I")
+
+    def _look(self, place: int) -> None:
+        """Map the window that `place` is in, and as much after it as its last record may need."""
+        self._heads.release()
+        self._data.close()
+        self._low = place - place % self._window
+        self._data, self._heads = self._map()
+
     def pending(self) -> int:
         """Bytes that were not read yet."""
         return int(self._produced[0] - self._consumer.value)
 
     def close(self) -> None:
         self._produced.release()
+        self._producer_page.close()
         self._heads.release()
-        self._view.release()
         self._data.close()
         del self._consumer
         self._consumer_page.close()

@@ -80,7 +80,7 @@ def sizes(service: Service, idle_probe: int) -> Iterator[Result]:
     probe = next(one for one in found if one.role == "probe")
     note = f"idle {idle_probe / 1024:.0f} MB, peak {probe.peak / 1024:.0f} MB, PSS {probe.pss / 1024:.0f} MB"
     rss = probe.rss / 1024
-    yield Result("memory", "probe process, RSS after the bursts", rss, "MB", note=note, goal="<= 80", met=rss <= 80)
+    yield Result("memory", "probe process, RSS after the bursts", rss, "MB", note=note, goal="<= 40", met=rss <= 40)
     total, pss = (sum(getattr(one, key) for one in found) / 1024 for key in ("rss", "pss"))
     note = ", ".join(f"{one.role} {one.rss / 1024:.0f} (peak {one.peak / 1024:.0f})" for one in found)
     yield Result("memory", "all in one, sum of RSS", total, "MB", note=note, goal="<= 300", met=total <= 300)
