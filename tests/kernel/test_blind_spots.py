@@ -9,7 +9,7 @@ import pytest
 
 from probes.calls import BY_NR, COMPAT, LEFT_OUT, SOCKETCALL
 from probes.describe import describe
-from probes.wire import Record
+from probes.wire import EXIT, Record
 from tests.kernel.actor import spawn
 from tests.kernel.watch import Watched
 
@@ -22,7 +22,7 @@ LOOPBACK = "x" + "0200" + "0009" + "7f000001" + "00" * 8
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small C programs of this folder."""
     folder = tmp_path_factory.mktemp("programs")
-    for name in ("int80",):
+    for name in ("int80", "uring"):
         subprocess.run(["cc", "-O1", "-mno-red-zone", "-o", folder / name, HERE / f"{name}.c"], check=True)
     return folder
 
@@ -151,3 +151,57 @@ def test_the_32_bit_numbers_are_the_headers() -> None:
     assert known >= {*COMPAT.values(), *SOCKETCALL.values()}
     missing = {n for n, name in names.items() if OLD_NAMES.get(name, name.removesuffix("32")) in known} - {*COMPAT}
     assert {n for n in LEFT_OUT if n > 0 and names.get(n) in known} == missing
+
+
+# io_uring -------------------------------------------------------------------------------------------------------------
+
+BY_URING: dict[str, tuple[list[str], dict[str, object]]] = {
+    "openat": (["openat", "file", "0"], {"action": "open_read", "path": b"file", "flags": 0}),
+    "openat to write": (["openat", "new", "0x41"], {"action": "open_write", "path": b"new", "flags": 0x41}),
+    "openat2": (["openat2", "file", "0"], {"action": "open_read", "path": b"file", "flags": 0}),
+    "unlinkat": (["unlinkat", "file", "0"], {"action": "unlink", "path": b"file"}),
+    "renameat": (["renameat", "file", "new"], {"action": "rename", "path": b"file", "path2": b"new"}),
+    "mkdirat": (["mkdirat", "new", "0700"], {"action": "mkdir", "path": b"new", "mode": 0o700}),
+    "linkat": (["linkat", "file", "new"], {"action": "link", "path": b"file", "path2": b"new"}),
+    "symlinkat": (["symlinkat", "target", "new"], {"action": "symlink", "path": b"new", "text": b"target"}),
+    "connect": (["connect", "9"], {"action": "connect", "addr": "127.0.0.1", "port": 9, "proto": "tcp"}),
+    "socket": (["socket", "17", "3"], {"action": "socket", "kind": "privilege"}),
+    "bind": (["bind", "0"], {"action": "bind", "addr": "127.0.0.1", "proto": "tcp"}),
+    "listen": (["listen", "5"], {"action": "listen", "proto": "tcp"}),
+}
+
+
+@pytest.mark.parametrize("name", BY_URING)
+def test_what_is_asked_of_io_uring_is_told(watched: Watched, built: Path, tmp_path: Path, name: str) -> None:
+    """The same kind and action as the plain call, so that a baseline judges it alike; its result is not known."""
+    words, expected = BY_URING[name]
+    (tmp_path / "file").touch()
+
+    pid, records = watched.run(in_folder, str(tmp_path), str(built / "uring"), *words)
+
+    (end,) = [r for r in records if r.pid == pid and r.type == EXIT]
+    if end.ret == 2:
+        pytest.skip("this kernel's io_uring does not know the operation")
+    assert 0 == end.ret
+    (record,) = calls(records, pid)
+    assert expected == {field: getattr(record, field) for field in expected}
+    assert describe(record)[1]["io_uring"] is True
+    if record.path is not None:
+        assert bytes(tmp_path) == record.base
+
+
+def test_what_the_rings_own_thread_does_is_its_owners(watched: Watched, built: Path, tmp_path: Path) -> None:
+    """With IORING_SETUP_SQPOLL no call at all is made for the request."""
+    (tmp_path / "file").touch()
+
+    pid, records = watched.run(in_folder, str(tmp_path), str(built / "uring"), "poll:openat", "file", "0")
+
+    (record,) = calls(records, pid)
+    assert ("open_read", b"file", bytes(tmp_path)) == (record.action, record.path, record.base)
+    assert pid != record.tid
+
+
+def test_a_ring_is_told_when_it_is_made(watched: Watched, built: Path) -> None:
+    pid, records = watched.run(in_folder, "/", str(built / "uring"), "openat", "file", "0")
+
+    assert ["io_uring_setup"] == [r.action for r in records if r.pid == pid and r.kind == "privilege"]
