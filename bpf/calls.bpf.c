@@ -121,6 +121,13 @@ static __always_inline int asked_lately(void)
     return asked && asked->tgid == tgid && (u32)(bpf_ktime_get_boot_ns() >> 30) - asked->second < 60;
 }
 
+/* A socket that is neither a unix one nor a plain one of the internet. */
+static __always_inline int unusual(u32 family, u32 type)
+{
+    type &= 15;
+    return family == 2 || family == 10 ? type == 3 || type == 10 : family != 1; /* SOCK_RAW, SOCK_PACKET */
+}
+
 static __always_inline int is_told(struct row *row, struct scratch *old, u64 regs, u32 nr, s64 ret)
 {
     u64 a;
@@ -162,11 +169,7 @@ static __always_inline int is_told(struct row *row, struct scratch *old, u64 reg
     case WHEN_DNS:
         return ret > 0 && asked_lately();
     case WHEN_SOCKET:
-        a = (u32)argument(old, regs, 0);
-        if (a != 2 && a != 10)
-            return a != 1;
-        a = argument(old, regs, 1) & 15;
-        return a == 3 || a == 10; /* SOCK_RAW, SOCK_PACKET */
+        return unusual(argument(old, regs, 0), argument(old, regs, 1));
     case WHEN_ADJUST:
         return !bpf_probe_read_user(&modes, sizeof(modes), (void *)argument(old, regs, row->flags_in)) && modes;
     case WHEN_ATTRIBUTES:

@@ -2,7 +2,7 @@
 /* Sockets: connect, accept, bind, listen, datagrams, DNS messages, and sockets that become standard streams.
  * Hook: sys_exit, by tail call. In the caller's own context, so that process and cgroup are the caller's, and before
  * any translation of addresses: a container's question to Docker's resolver (127.0.0.11:53) is seen as it was asked.
- * Misses: what io_uring does; answers over a minute after the last question; questions by write on a socket connected
+ * Misses: what io_uring does (uring.bpf.c); answers over a minute after the last question; questions by write on a socket connected
  * before the start or over a minute before; the ninth and later messages of one sendmmsg or recvmmsg. */
 
 #define MESSAGES 8

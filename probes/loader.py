@@ -27,7 +27,7 @@ from probes.reader import Reader, Ring
 from probes.workload import cgroup_root
 
 ROOT = Path(__file__).parent.parent
-SOURCES = ("common", "state", "process", "cgroup", "calls", "network", "traffic")
+SOURCES = ("common", "state", "process", "cgroup", "calls", "network", "uring", "traffic")
 """bpf/<name>.bpf.c, in this order, become one text: bcc knows its maps only in the main file."""
 
 MANDATORY = ("exec", "fork", "exit", "cgroup")
@@ -41,11 +41,16 @@ TRACEPOINTS = (
     ("cgroup", "cgroup_rmdir", "on_cgroup_rmdir"),
     ("cgroup", "cgroup_attach_task", "on_cgroup_attach"),
     ("calls", "sys_exit", "on_sys_exit"),
+    ("io_uring", "io_uring_submit_req", "on_uring"),
 )
 """Probe, raw tracepoint, program. "calls" stands for every probe that reads system calls."""
 
 TRAFFIC = (("count_received", bpf.INGRESS), ("count_sent", bpf.EGRESS))
 """Programs on the root of the cgroups, for all packets."""
+OLDER = {"io_uring_submit_req": "io_uring_submit_sqe"}
+"""What a tracepoint was called before (6.1)."""
+REQUEST = {1: 0, 2: 0, 7: 1}
+"""Which argument of it is the request, by how many there are; older kernels (5.15) do not give the request."""
 
 TAKES = ("take_paths", "take_exec", "take_socket", "take_send", "take_receive", "take_dup", "take_open")
 """Programs behind sys_exit, in the order of calls.Take."""
@@ -118,8 +123,39 @@ OPTIONAL: tuple[tuple[str, str], ...] = (
     ("TASK_LOGINUID", "task_struct.loginuid"),
     ("SK_V6_DADDR", "sock_common.skc_v6_daddr"),
     ("SK_V6_RCV_SADDR", "sock_common.skc_v6_rcv_saddr"),
+    ("REQ_OPCODE", "io_kiocb.opcode"),
+    ("REQ_FLAGS", "io_kiocb.flags"),
+    ("REQ_CMD", "io_kiocb.cmd"),
+    ("REQ_FD", "io_kiocb.cqe.fd"),
+    ("REQ_ASYNC", "io_kiocb.async_data"),
+    ("FILENAME_NAME", "filename.name"),
+    ("IO_OPEN_NAME", "io_open.filename"),
+    ("IO_OPEN_DFD", "io_open.dfd"),
+    ("IO_OPEN_HOW", "io_open.how"),
+    ("IO_UNLINK_NAME", "io_unlink.filename"),
+    ("IO_UNLINK_DFD", "io_unlink.dfd"),
+    ("IO_UNLINK_FLAGS", "io_unlink.flags"),
+    ("IO_RENAME_OLD", "io_rename.oldpath"),
+    ("IO_RENAME_NEW", "io_rename.newpath"),
+    ("IO_RENAME_OLD_DFD", "io_rename.old_dfd"),
+    ("IO_RENAME_NEW_DFD", "io_rename.new_dfd"),
+    ("IO_RENAME_FLAGS", "io_rename.flags"),
+    ("IO_MKDIR_NAME", "io_mkdir.filename"),
+    ("IO_MKDIR_DFD", "io_mkdir.dfd"),
+    ("IO_MKDIR_MODE", "io_mkdir.mode"),
+    ("IO_LINK_OLD", "io_link.oldpath"),
+    ("IO_LINK_NEW", "io_link.newpath"),
+    ("IO_LINK_OLD_DFD", "io_link.old_dfd"),
+    ("IO_LINK_NEW_DFD", "io_link.new_dfd"),
+    ("IO_SOCKET_DOMAIN", "io_socket.domain"),
+    ("IO_SOCKET_TYPE", "io_socket.type"),
+    ("IO_SOCKET_PROTOCOL", "io_socket.protocol"),
+    ("IO_CONNECT_ADDR", "io_connect.addr"),
+    ("IO_CONNECT_LEN", "io_connect.addr_len"),
+    ("IO_BIND_LEN", "io_bind.addr_len"),
+    ("IO_ASYNC_ADDR", "io_async_msghdr.addr"),
 )
-"""Kernels without audit, or without IPv6, lack these; so do the records."""
+"""Kernels without audit, or without IPv6, lack these, and older ones some of io_uring's; so do the records."""
 
 
 NOTHING: dict[str, Any] = {
@@ -316,6 +352,11 @@ def defines(btf: Btf, request: dict[str, Any]) -> dict[str, int]:
     for name, path in OPTIONAL:
         with contextlib.suppress(NoBtf):
             found[name] = btf.offset(path)
+    if btf.has("io_async_connect"):  # before 6.10 the address is copied only when the call has to wait
+        found.pop("IO_ASYNC_ADDR", None)
+    name = tracepoint_of("io_uring_submit_req", btf)
+    if (argument := REQUEST.get(btf.arguments(name) or 0)) is not None:
+        found["REQ_ARG"] = argument
     found |= {"UPID_SIZE": btf.size("upid"), "CPUS": bpf.possible_cpus()}
     found |= {"RING_PAGES": request["ring"] // 4096, "URGENT_PAGES": request["urgent"] // 4096}
     found |= {name.upper(): value for name, value in request["sizes"].items()}
@@ -330,6 +371,11 @@ def defines(btf: Btf, request: dict[str, Any]) -> dict[str, int]:
     if (btf.arguments("sched_process_exit") or 0) > 1:
         found["EXIT_TELLS_GROUP"] = 1
     return found
+
+
+def tracepoint_of(name: str, btf: Btf) -> str:
+    """What this kernel calls it."""
+    return name if btf.arguments(name) is not None else OLDER.get(name, name)
 
 
 def checks() -> str:
@@ -428,10 +474,19 @@ def _fd(b: Any, name: str) -> int:
     return int(table.map_fd if hasattr(table, "map_fd") else table.get_fd())
 
 
-def _attach_all(b: Any) -> tuple[dict[str, int], dict[str, str]]:
+def _attach_all(b: Any, btf: Btf) -> tuple[dict[str, int], dict[str, str]]:
     """Descriptors by tracepoint, errors by probe."""
     descriptors, errors = {}, {}
     for probe, tracepoint, function in TRACEPOINTS:
+        tracepoint = tracepoint_of(tracepoint, btf)
+        if probe == "io_uring":
+            if not btf.has("io_kiocb"):
+                continue
+            count = btf.arguments(tracepoint)
+            if count is None or count not in REQUEST:
+                what = f"has no tracepoint {tracepoint}" if count is None else f"gives no request with {tracepoint}"
+                errors[probe] = f"this kernel {what}"
+                continue
         try:
             descriptors[tracepoint] = bpf.attach_raw_tracepoint(tracepoint, _load(b, function))
         except OSError as error:
@@ -476,10 +531,10 @@ def load(request: dict[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
         bpf.update(_fd(b, "known"), key.to_bytes(8, "little"), bytes(8))
     for number, native in compat():
         b["compat"][ctypes.c_uint32(number)] = ctypes.c_uint16(native)
-    descriptors, errors = _attach_all(b)
+    descriptors, errors = _attach_all(b, btf)
     probes: dict[str, dict[str, Any]] = {}
-    for name in (*MANDATORY, *FAMILIES):
-        if name in MANDATORY or name in families:
+    for name in (*MANDATORY, *FAMILIES, "io_uring"):
+        if name in MANDATORY or name in families or (name == "io_uring" and btf.has("io_kiocb")):
             wrong = errors.get(name) or (errors.get("calls") if name in FAMILIES else None)
             probes[name] = {"attached": wrong is None, "error": wrong}
     if "network" in families:

@@ -1,16 +1,24 @@
 """Ways past a sensor, each of which must be seen: 32-bit calls, io_uring, and rarer ways to start, open and send."""
 
+import ctypes
 import errno
 import os
+import socket
+import struct
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from models import danger
+from pipeline.sinks.text import visible
 from probes.calls import BY_NR, COMPAT, LEFT_OUT, SOCKETCALL
 from probes.describe import describe
-from probes.wire import Record
-from tests.kernel.actor import spawn
+from probes.event import Event, Process
+from probes.text import text
+from probes.wire import EXEC, EXIT, FORK, Record
+from tests.kernel.actor import call, in_child, spawn
 from tests.kernel.watch import Watched
 
 HERE = Path(__file__).parent
@@ -22,7 +30,7 @@ LOOPBACK = "x" + "0200" + "0009" + "7f000001" + "00" * 8
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small C programs of this folder."""
     folder = tmp_path_factory.mktemp("programs")
-    for name in ("int80",):
+    for name in ("int80", "uring"):
         subprocess.run(["cc", "-O1", "-mno-red-zone", "-o", folder / name, HERE / f"{name}.c"], check=True)
     return folder
 
@@ -40,7 +48,7 @@ def calls(records: list[Record], pid: int) -> list[Record]:
     return [r for r in records if r.pid == pid and (r.compat or r.uring)]
 
 
-# 32-bit calls ---------------------------------------------------------------------------------------------------------
+# 32-bit calls ------------------------------------------------------------------------------------------------------
 
 BY_INT_0X80: dict[str, tuple[list[str], dict[str, object]]] = {
     "open": (["5", "sfile", "0"], {"action": "open_read", "path": b"file"}),
@@ -151,3 +159,264 @@ def test_the_32_bit_numbers_are_the_headers() -> None:
     assert known >= {*COMPAT.values(), *SOCKETCALL.values()}
     missing = {n for n, name in names.items() if OLD_NAMES.get(name, name.removesuffix("32")) in known} - {*COMPAT}
     assert {n for n in LEFT_OUT if n > 0 and names.get(n) in known} == missing
+
+
+# io_uring ----------------------------------------------------------------------------------------------------------
+
+BY_URING: dict[str, tuple[list[str], dict[str, object]]] = {
+    "openat": (["openat", "file", "0"], {"action": "open_read", "path": b"file", "flags": 0}),
+    "openat to write": (["openat", "new", "0x41"], {"action": "open_write", "path": b"new", "flags": 0x41}),
+    "openat2": (["openat2", "file", "0"], {"action": "open_read", "path": b"file", "flags": 0}),
+    "unlinkat": (["unlinkat", "file", "0"], {"action": "unlink", "path": b"file"}),
+    "renameat": (["renameat", "file", "new"], {"action": "rename", "path": b"file", "path2": b"new"}),
+    "mkdirat": (["mkdirat", "new", "0700"], {"action": "mkdir", "path": b"new", "mode": 0o700}),
+    "linkat": (["linkat", "file", "new"], {"action": "link", "path": b"file", "path2": b"new"}),
+    "symlinkat": (["symlinkat", "target", "new"], {"action": "symlink", "path": b"new", "text": b"target"}),
+    "connect": (["connect", "9"], {"action": "connect", "addr": "127.0.0.1", "port": 9, "proto": "tcp"}),
+    "socket": (["socket", "17", "3"], {"action": "socket", "kind": "privilege"}),
+    "bind": (["bind", "0"], {"action": "bind", "addr": "127.0.0.1", "proto": "tcp"}),
+    "listen": (["listen", "5"], {"action": "listen", "proto": "tcp"}),
+}
+
+
+@pytest.mark.parametrize("name", BY_URING)
+def test_what_is_asked_of_io_uring_is_told(watched: Watched, built: Path, tmp_path: Path, name: str) -> None:
+    """The same kind and action as the plain call, so that a baseline judges it alike; its result is not known."""
+    words, expected = BY_URING[name]
+    (tmp_path / "file").touch()
+
+    pid, records = watched.run(in_folder, str(tmp_path), str(built / "uring"), *words)
+
+    (end,) = [r for r in records if r.pid == pid and r.type == EXIT]
+    if end.ret == 2:
+        pytest.skip("this kernel's io_uring does not know the operation")
+    assert 0 == end.ret
+    (record,) = calls(records, pid)
+    assert expected == {field: getattr(record, field) for field in expected}
+    assert describe(record)[1]["io_uring"] is True
+    if record.path is not None:
+        assert bytes(tmp_path) == record.base
+
+
+def test_what_the_rings_own_thread_does_is_its_owners(watched: Watched, built: Path, tmp_path: Path) -> None:
+    """With IORING_SETUP_SQPOLL no call at all is made for the request."""
+    (tmp_path / "file").touch()
+
+    pid, records = watched.run(in_folder, str(tmp_path), str(built / "uring"), "poll:openat", "file", "0")
+
+    (record,) = calls(records, pid)
+    assert ("open_read", b"file", bytes(tmp_path)) == (record.action, record.path, record.base)
+    assert pid != record.tid
+
+
+def test_a_ring_is_told_when_it_is_made(watched: Watched, built: Path) -> None:
+    pid, records = watched.run(in_folder, "/", str(built / "uring"), "openat", "file", "0")
+
+    assert ["io_uring_setup"] == [r.action for r in records if r.pid == pid and r.kind == "privilege"]
+
+
+# Rarer ways to start a program -------------------------------------------------------------------------------------
+
+
+def by_vfork() -> int:
+    """posix_spawn: glibc makes the child by CLONE_VFORK | CLONE_VM."""
+    pid = os.posix_spawn("/bin/true", ["by-vfork"], {})
+    os.waitpid(pid, 0)
+    return pid
+
+
+def by_clone3() -> int:
+    pid = call(435, struct.pack("11Q", 0, 0, 0, 0, 17, 0, 0, 0, 0, 0, 0), 88)
+    if not pid:
+        call(59, b"/bin/true", (ctypes.c_char_p * 2)(b"by-clone3", None), None)
+        os._exit(1)
+    os.waitpid(pid, 0)
+    return pid
+
+
+def by_memfd() -> int:
+    fd = os.memfd_create("payload", 0)
+    os.sendfile(fd, os.open("/bin/true", os.O_RDONLY), 0, 1 << 20)
+    argv = (ctypes.c_char_p * 2)(b"by-memfd", None)
+    pid = in_child(lambda: call(322, fd, b"", argv, 0, 0x1000))
+    os.close(fd)
+    return pid
+
+
+STARTS = {
+    "vfork": (by_vfork, b"by-vfork", None),
+    "clone3": (by_clone3, b"by-clone3", None),
+    "execveat of a memfd": (by_memfd, b"by-memfd", "memfd"),
+}
+
+
+@pytest.mark.parametrize("way", STARTS)
+def test_a_program_is_told_however_it_is_started(watched: Watched, way: str) -> None:
+    start, name, hint = STARTS[way]
+    pid, records = watched.run(start)
+
+    assert [watched.actor.pid] == [r.pid for r in records if r.type == FORK and r.child == pid]
+    (exec_,) = [r for r in records if r.type == EXEC and r.pid == pid]
+    assert ((name,), hint, 0, watched.actor.pid) == (exec_.argv, exec_.hint, exec_.ret, exec_.ppid)
+
+
+def rewriting(program: bytes) -> int:
+    """Starts a program that writes over its own arguments and then opens a file."""
+    code = (
+        "import ctypes, os\n"
+        "at = int(open('/proc/self/stat').read().rsplit(')', 1)[1].split()[45])\n"
+        "ctypes.memset(at, 120, 8)\n"
+        "assert open('/proc/self/cmdline').read().startswith('xxxxxxxx')\n"
+        "os.close(os.open('/etc/hostname', os.O_RDONLY))\n"
+    )
+    return spawn([program, b"-c", code.encode(), b"an-argument"])
+
+
+def test_arguments_that_are_changed_later_are_told_as_they_were_at_the_start(watched: Watched) -> None:
+    pid, records = watched.run(rewriting, sys.executable.encode())
+
+    (exec_,) = [r for r in records if r.type == EXEC and r.pid == pid]
+    assert (sys.executable.encode(), b"-c", b"an-argument") == (*exec_.argv[:2], exec_.argv[-1])
+    assert [0] == [r.ret for r in records if r.pid == pid and r.type == EXIT]
+
+
+def test_100000_arguments_are_cut_with_a_mark_and_nothing_is_lost(watched: Watched) -> None:
+    def run() -> int:
+        return spawn([b"/bin/true", *[b"%06d" % i for i in range(100_000)]])
+
+    before = watched.attached.reader.lost()
+    pid, records = watched.run(run)
+
+    (exec_,) = [r for r in records if r.type == EXEC and r.pid == pid]
+    assert exec_.argv_cut
+    assert (b"/bin/true", b"000000", b"000001") == exec_.argv[:3]
+    assert [0] == [r.ret for r in records if r.pid == pid and r.type == EXIT]
+    assert before == watched.attached.reader.lost()
+
+
+# ... to open a file ------------------------------------------------------------------------------------------------
+
+NAMES = [b"new\nline", b"\x1b]0;owned\x07\x1b[2J", b"\xff\xfe\x80", "right\u202eto left".encode(), b"tab\tand\rreturn"]
+
+
+def by_openat2(folder: bytes, name: bytes) -> int:
+    here = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    fd = call(437, here, name, ctypes.create_string_buffer(struct.pack("QQQ", 0o101, 0o600, 0), 24), 24)
+    os.close(fd)
+    os.close(here)
+    return fd
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_openat2_is_told_and_a_hostile_name_stays_what_it_is(watched: Watched, tmp_path: Path, name: bytes) -> None:
+    fd, records = watched.run(by_openat2, bytes(tmp_path), name)
+
+    (record,) = [r for r in records if r.path == name]
+    assert ("create", fd, bytes(tmp_path)) == (record.action, record.ret, record.base)
+    shown, _ = describe(record)
+    assert f"{tmp_path}/{text(name)}" == shown
+    assert visible(shown or "").isprintable()
+
+
+def cut_short(folder: bytes) -> int:
+    """What lies behind a NUL is no part of a name: the kernel stops there, and so does the record."""
+    fd = call(257, -100, ctypes.create_string_buffer(folder + b"/a\0b"), 0o101, 0o600)
+    os.close(fd)
+    return fd
+
+
+def test_a_name_ends_where_the_kernel_ends_it(watched: Watched, tmp_path: Path) -> None:
+    _, records = watched.run(cut_short, bytes(tmp_path))
+
+    assert [bytes(tmp_path / "a")] == [r.path for r in records if r.action == "create"]
+
+
+def from_a_mapped_file(path: str) -> int:
+    """The path lies in a file that is mapped, on a page that nobody has touched."""
+    fd = os.open(path, os.O_RDONLY)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    page = ctypes.CDLL(None).mmap
+    page.restype = ctypes.c_void_p
+    at = page(None, ctypes.c_size_t(4096), 1, 2, fd, ctypes.c_long(0))
+    os.close(fd)
+    return call(2, ctypes.c_void_p(at), 0, 0)
+
+
+def test_a_path_on_a_page_that_is_not_resident_is_read(watched: Watched, tmp_path: Path) -> None:
+    file = tmp_path / "page"
+    file.write_bytes(bytes(file) + bytes(100))
+    fd, records = watched.run(from_a_mapped_file, str(file))
+
+    assert fd > 0
+    assert [bytes(file)] == [r.path for r in records if r.nr == 2]
+
+
+# ... to send, and to lay a connection onto a shell -----------------------------------------------------------------
+
+
+def by_message(how: str) -> int:
+    sock = socket.socket(type=socket.SOCK_DGRAM)
+    data = ctypes.create_string_buffer(b"x", 1)
+    pieces = ctypes.create_string_buffer(struct.pack("QQ", ctypes.addressof(data), 1), 16)
+    headers = b""
+    names = []
+    for port in (9, 7):
+        name = struct.pack("<H", 2) + struct.pack(">H", port) + bytes([127, 0, 0, 1]) + bytes(8)
+        names.append(ctypes.create_string_buffer(name, 16))
+        at = ctypes.addressof(names[-1])
+        headers += struct.pack("QIIQQQQIIII", at, 16, 0, ctypes.addressof(pieces), 1, 0, 0, 0, 0, 0, 0)
+    result = call(46, sock.fileno(), headers, 0) if how == "sendmsg" else call(307, sock.fileno(), headers, 2, 0)
+    sock.close()
+    return result
+
+
+@pytest.mark.parametrize(("how", "ports"), [("sendmsg", [9]), ("sendmmsg", [9, 7])])
+def test_a_datagrams_address_is_told_where_it_lies_in_a_message(watched: Watched, how: str, ports: list[int]) -> None:
+    _, records = watched.run(by_message, how)
+
+    assert [("127.0.0.1", port) for port in ports] == [(r.addr, r.port) for r in records if r.action == "udp_send"]
+
+
+def shell_on_a_socket(how: str) -> list[int]:
+    """A grandchild lays the socket that its grandparent connected onto its standard streams: [process, port]."""
+    server = socket.create_server(("127.0.0.1", 0))
+    port = server.getsockname()[1]
+    client = socket.create_connection(("127.0.0.1", port))
+    read, write = os.pipe()
+
+    def grandchild() -> None:
+        os.write(write, struct.pack("i", os.getpid()))
+        for fd in (0, 1):
+            if how == "dup2":
+                os.dup2(client.fileno(), fd)
+            else:
+                os.close(fd)
+                fcntl_dup = 1030 if how == "F_DUPFD_CLOEXEC" else 0
+                call(72, client.fileno(), fcntl_dup, fd)
+        for fd in (0, 1):
+            os.set_inheritable(fd, True)
+        call(59, b"/bin/sh", (ctypes.c_char_p * 4)(b"sh", b"-c", b":", None), None)
+
+    in_child(lambda: in_child(grandchild))
+    pid = struct.unpack("i", os.read(read, 4))[0]
+    for fd in (read, write):
+        os.close(fd)
+    client.close()
+    server.close()
+    return [pid, port]
+
+
+@pytest.mark.parametrize("how", ["dup2", "F_DUPFD", "F_DUPFD_CLOEXEC"])
+def test_a_shell_on_an_inherited_socket_is_a_reverse_shell(watched: Watched, how: str) -> None:
+    """From the kernel to the danger list: nothing that this process did itself made the connection."""
+    (pid, port), records = watched.run(shell_on_a_socket, how)
+
+    laid = [r for r in records if r.pid == pid and r.action in ("dup2", "fcntl")]
+    assert [(0, port), (1, port)] == [(r.ret, r.port) for r in laid]
+    (exec_,) = [r for r in records if r.type == EXEC and r.pid == pid]
+    what, detail = describe(exec_)
+    assert (3, f"127.0.0.1:{port}") == (exec_.stdio, detail["stdio_socket"])
+    shell = Process(pid, pid, 1, "sh", what, ("sh",))
+    found = danger.match(Event(1, "shop/web", "exec", "exec", shell, pid, 0, what, detail=detail))
+    assert found is not None
+    assert "reverse_shell" == found.rule.name

@@ -13,6 +13,7 @@ import pytest
 
 from probes import wire
 from probes.calls import BY_NR, CALLS, ROWS, Call, Take
+from probes.describe import describe
 from probes.wire import Record
 from tests.kernel.actor import answered, call
 from tests.kernel.watch import Watched
@@ -247,6 +248,29 @@ def test_a_record_holds_what_the_row_says(watched: Watched, tmp_path: Path, name
 
     record = the(records, row, pid)
     assert EXPECTED[name] == {field: getattr(record, field) for field in EXPECTED[name]}
+
+
+TOLD_AS: dict[str, tuple[str, dict[str, object]]] = {
+    "socket": ("packet raw", {"family": "packet", "type": "raw"}),
+    "keyctl": ("GET_KEYRING_ID", {"command": "GET_KEYRING_ID"}),
+    "add_key": ("user", {}),
+    "clock_settime": ("CLOCK_REALTIME", {}),
+    "adjtimex": ("CLOCK_REALTIME", {}),
+    "sethostname": ("other", {}),
+    "utime": ("FOLDER/file", {"mtime": 86401, "backdated": True}),
+    "setxattr": ("FOLDER/file", {"name": "user.a"}),
+    "removexattrat": ("FOLDER/file", {"name": "user.a"}),
+    "ioctl": ("FOLDER/file", {}),
+}
+
+
+@pytest.mark.parametrize("name", TOLD_AS)
+def test_a_record_in_peoples_words(watched: Watched, tmp_path: Path, name: str) -> None:
+    row = next(row for row in CALLS if row.name == name)
+    (pid, _), records = watched.run(make, name, str(tmp_path))
+
+    what, detail = TOLD_AS[name]
+    assert (what.replace("FOLDER", str(tmp_path)), detail) == describe(the(records, row, pid))
 
 
 def timed(folder: str) -> int:
