@@ -81,6 +81,10 @@ class Cell:
         result: dict[str, Any] = json.loads(output.splitlines()[-1])
         return result
 
+    def cpu(self) -> float:
+        """CPU seconds of everything that ran in it so far."""
+        return int(re.search(r"usage_usec (\d+)", (self.path / "cpu.stat").read_text())[1]) / 1e6  # type: ignore[index]
+
     def row(self, service: Service) -> dict[str, Any] | None:
         return next((row for row in service.ask("workloads") if self.id[:12] in row["workload"]), None)
 
