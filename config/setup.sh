@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # setup.sh run|test|bench: installs what is missing to run Wonted (or its tests, or its benchmarks) on Debian 12 and later, or Ubuntu 24.04:
-# Debian packages, kernel headers, mounts, and a virtual environment in .venv. One line per step that does something; none, and no network, when nothing is
-# missing. Never replaces a container engine, kernel headers that fit, or a file outside .venv, .cache and /lib/modules/VERSION.
+# Debian packages, kernel headers, mounts, and a virtual environment in .venv. One line per step that does something; none, and no network,
+# when nothing is missing. Never replaces a container engine, kernel headers that fit, or a file outside .venv, .cache and /lib/modules/VERSION.
 set -euo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.."
 for_what=${1:-run}
@@ -40,8 +40,7 @@ packages() {
   local missing=() policy=/usr/sbin/policy-rc.d package
   for package in "$@"; do installed "$package" || missing+=("$package"); done
   [ ${#missing[@]} -gt 0 ] || return 0
-  (update) || { say "going on without ${missing[*]}: their benchmarks are left out"; return 0; }
-  updated=1
+  update
   say "installing ${missing[*]}"
   if [ ! -e $policy ]; then
     printf '#!/bin/sh\nexit 101\n' | as_root tee $policy >/dev/null

@@ -6,14 +6,16 @@ of what is measured here.
 """
 
 import shutil
+import subprocess
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
+from pipeline.client import ClientError
+from pipeline.demo.service import Silent
 from tests.benchmarks import figures, variants
 from tests.benchmarks.common import TICKS, Load, Result, cell, folder
 from tests.benchmarks.figures import Spread, Table
@@ -23,6 +25,7 @@ from tests.benchmarks.variants import VARIANTS, Variant
 ROUNDS = 3
 QUICK = 0.3
 """Size of each load in a quick run."""
+FAILURES = (OSError, RuntimeError, TimeoutError, Silent, ClientError, subprocess.SubprocessError)
 FLOOR_GOAL, WORK_GOAL, PROBE_GOAL = 1.9, 0.95, 1.0
 """getppid's extra cost in empty raw tracepoints; real loads' work per CPU-second; the probe's % of a core."""
 
@@ -55,6 +58,7 @@ class Cost:
     plan: Plan
     samples: dict[str, dict[str, list[Sample]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
     notes: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    left_out: list[str] = field(default_factory=list)
 
     def measure(self) -> None:
         with folder() as base:
@@ -62,14 +66,34 @@ class Cost:
             for number in range(self.plan.rounds):
                 for variant in self.plan.variants:
                     start = time.monotonic()
-                    with variants.attached(variant) as attached:
-                        for work in self.plan.loads:
-                            self.one(variant, attached, work, base, load)
-                    for note in attached.notes:
-                        self.notes[note] += 1
+                    try:
+                        self.beside(variant, base, load)
+                    except FAILURES as error:
+                        self.leave_out(variant, error)
                     progress(f"round {number + 1}/{self.plan.rounds}, {variant.name}: {time.monotonic() - start:.0f} s")
 
-    def one(self, variant: Variant, attached: variants.Attached, work: Work, base: Any, load: Load) -> None:
+    def beside(self, variant: Variant, base: Path, load: Load) -> None:
+        with variants.attached(variant) as attached:
+            for work in self.plan.loads:
+                try:
+                    self.one(variant, attached, work, base, load)
+                except FAILURES as error:
+                    self.leave_out(work, error)
+        for note in attached.notes:
+            self.notes[note] += 1
+
+    def leave_out(self, one: Work | Variant, error: Exception) -> None:
+        """For good, and what was measured of it: a table needs each load beside each variant in each round."""
+        self.left_out.append(f"{one.title} is left out: {error}")
+        loads, beside = (
+            [other for other in all_ if other is not one] for all_ in (self.plan.loads, self.plan.variants)
+        )
+        self.plan = replace(self.plan, loads=loads, variants=beside)
+        self.samples.pop(one.name, None)
+        for by_variant in self.samples.values():
+            by_variant.pop(one.name, None)
+
+    def one(self, variant: Variant, attached: variants.Attached, work: Work, base: Path, load: Load) -> None:
         with cell() as place, work.running(place, base, load) as go:
             go(WARM * self.plan.scale)
             attached.ready_for(place)
@@ -180,13 +204,18 @@ def measure(plan: Plan) -> Iterator[Result | Table | str]:
         if lacking := missing(one):
             yield f"{one.title} is left out: {', '.join(lacking)} not installed"
     loads, beside = ([one for one in all_ if not missing(one)] for all_ in (plan.loads, plan.variants))
+    if not loads:
+        return
     cost = Cost(replace(plan, loads=loads, variants=beside))
     cost.measure()
+    yield from cost.left_out
+    if not cost.plan.loads or cost.plan.variants[0] is not VARIANTS[0]:
+        return
     yield from cost.tables()
     yield from cost.goals()
     yield f"the rest of the machine used {cost.quiet().text(0)} % of a core while the loads ran"
     for text, times in cost.notes.items():
-        yield f"{text} ({times} of {plan.rounds * len(beside)} runs)"
+        yield f"{text} ({times} of {plan.rounds * len(cost.plan.variants)} runs)"
 
 
 def missing(one: Work | Variant) -> list[str]:

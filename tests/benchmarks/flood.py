@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pipeline.client import Client
 from pipeline.demo.service import Line, Service, Silent
 from tests.benchmarks.common import (
+    Cell,
     Load,
     Memory,
     Result,
@@ -113,7 +114,7 @@ def sustained(load: Load, verbatim: bool) -> Iterator[Result]:
             for rate in OFFERED:
                 lost = lost_by(service)
                 answer = place.run(*load.command, "opens", str(rate), f"{BURST:.0f}", str(files), str(FILES))
-                left = drained(service)
+                left = drained(service, place)
                 gone = lost_by(service) - lost
                 made = answer["done"] / answer["wall_s"]
                 progress(f"{rate:,} opens/s offered, {made:,.0f} made: {gone:,} lost, {left:.1f} s to catch up")
@@ -128,14 +129,13 @@ def lost_by(service: Service) -> int:
     return int(sum(service.ask("status")["lost"].values()))
 
 
-def drained(service: Service, timeout: float = 60) -> float:
-    """Wait until the worker has applied what came and nothing waits with the probe; seconds until then."""
+def drained(service: Service, place: Cell, timeout: float = 30) -> float:
+    """Wait until no more events of this workload arrive; seconds until the last did."""
     start, known, since = time.monotonic(), -1, time.monotonic()
     while time.monotonic() - start < timeout:
-        status = service.ask("status")
-        now = int(sum(status["received"].values()))
-        if now != known or any(status["lag"].values()):
-            known, since = now, time.monotonic()
+        row = place.row(service)
+        if row and row["events"] != known:
+            known, since = row["events"], time.monotonic()
         elif time.monotonic() - since > 1.5:
             return since - start
         time.sleep(0.1)

@@ -6,6 +6,7 @@ Prints the machine and tables; nothing here is a test, nothing fails for being s
 import argparse
 import json
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -15,6 +16,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from config import VERSION
+from pipeline.client import ClientError
 from pipeline.demo.service import Silent
 from tests.benchmarks import cost, flat, flood, kernel, latency, losses
 from tests.benchmarks.common import Result, machine
@@ -147,7 +150,7 @@ def measure(pieces: Sequence[str], plan: Plan) -> tuple[dict[str, tuple[float, l
             for one in piece(plan):
                 said.append(one)
                 show(one)
-        except (Silent, OSError, RuntimeError, TimeoutError) as error:
+        except (Silent, ClientError, OSError, RuntimeError, TimeoutError) as error:
             failed += 1
             said.append(f"{name} ended early: {type(error).__name__}: {error}")
             print(said[-1], file=sys.stderr)
@@ -163,7 +166,17 @@ def conditions() -> dict[str, str]:
     facts["load average"] = facts.pop("load")
     kinds = list(kernel.watching().values())
     found = ", ".join(f"{kinds.count(kind)} {kind}" for kind in sorted(set(kinds)))
+    facts["Wonted"] = f"{VERSION}, {revision()}"
     return facts | {"attached by others at the start": found or "nothing"}
+
+
+def revision() -> str:
+    """Of the programs that were measured."""
+    command = ["git", "-C", str(Path(__file__).parent), "log", "-1", "--format=revision %h of %cs"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "revision unknown"
 
 
 if __name__ == "__main__":
