@@ -49,6 +49,8 @@ class Sample:
     """How long that load ran in all."""
     others: float
     """CPU seconds that everything else on the machine used meanwhile."""
+    alone: bool
+    """No program of somebody else was attached, neither before nor after."""
 
 
 @dataclass
@@ -98,13 +100,15 @@ class Cost:
             go(WARM * self.plan.scale)
             attached.ready_for(place)
             before, start, known = attached.cpu(), time.monotonic(), busy() - place.cpu()
+            alone = not attached.others()
             run = go(self.plan.scale)
             after, wall, others = attached.cpu(), time.monotonic() - start, busy() - place.cpu() - known
-            attached.settle()
+            alone = alone and not attached.others()
+            attached.settle(place)
             last = attached.cpu()
         own = {role: after[role] - before[role] for role in after}
         late = {role: last[role] - after[role] for role in after}
-        self.samples[work.name][variant.name].append(Sample(run, own, late, wall, others - sum(own.values())))
+        self.samples[work.name][variant.name].append(Sample(run, own, late, wall, others - sum(own.values()), alone))
 
     def each(self, work: Work, variant: str) -> list[float]:
         """CPU seconds per piece of work, by round."""
@@ -174,10 +178,12 @@ class Cost:
                 probe = self.used(work, "enforcing", "probe")
                 yield goal(f"{work.title}: the probe, enforcing", probe, "% of a core", PROBE_GOAL, below=True)
 
-    def quiet(self) -> Spread:
-        """% of a core that others used while the loads ran."""
+    def conditions(self) -> Iterator[str]:
         samples = [one for by in self.samples.values() for these in by.values() for one in these]
-        return Spread.of(100 * one.others / one.wall_s for one in samples)
+        used = Spread.of(100 * one.others / one.wall_s for one in samples).text(0)
+        yield f"The rest of the machine used {used} % of a core while the loads ran"
+        if crowded := sum(not one.alone for one in samples):
+            yield f"In {crowded} of {len(samples)} runs, programs of others were attached too: their ratios say little"
 
 
 def busy() -> float:
@@ -213,9 +219,9 @@ def measure(plan: Plan) -> Iterator[Result | Table | str]:
         return
     yield from cost.tables()
     yield from cost.goals()
-    yield f"the rest of the machine used {cost.quiet().text(0)} % of a core while the loads ran"
+    yield from cost.conditions()
     for text, times in cost.notes.items():
-        yield f"{text} ({times} of {plan.rounds * len(cost.plan.variants)} runs)"
+        yield f"{text[0].upper()}{text[1:]} ({times} of {plan.rounds * len(cost.plan.variants)} runs)"
 
 
 def missing(one: Work | Variant) -> list[str]:

@@ -18,8 +18,8 @@ from tests.benchmarks.variants import VARIANTS, Attached, attached
 CROWDS = (1, 100, 1000)
 """Cgroups that each have one live process which made a system call."""
 CALLS, REPEATS = 1_000_000, 5
-IDLE = 5.0
-"""Seconds of nothing over which the probe's own use is taken."""
+SETTLE, IDLE = 3.0, 5.0
+"""Seconds to come to rest, and then seconds of nothing over which the probe's own use is taken."""
 MAPS_GOAL, RSS_GOAL = 32, 80
 
 
@@ -83,7 +83,7 @@ def measure() -> Iterator[Result | Table | str]:
                 columns[name] = []
                 for count in CROWDS:
                     others.grow(count)
-                    beside.settle()
+                    beside.settle(place)
                     ns = [
                         1e9 * place.run(*load.command, "getppid", str(CALLS))["cpu_s"] / CALLS for _ in range(REPEATS)
                     ]
@@ -104,7 +104,7 @@ def measure() -> Iterator[Result | Table | str]:
 def footprint(beside: Attached, when: str) -> Iterator[Result]:
     """Of the probe process: memory of its own, memory of its maps in the kernel, CPU while nothing happens."""
     assert beside.service is not None
-    beside.settle()
+    time.sleep(SETTLE)
     used, start = beside.cpu(), time.monotonic()
     time.sleep(IDLE)
     now, wall = beside.cpu(), time.monotonic() - start

@@ -78,7 +78,7 @@ class Paths:
     """Opens of an existing file by a path that was never used before."""
 
     name, title, unit, needs, loop = "paths", "open, each a new path", "calls", ("gcc",), True
-    COUNT = 50_000
+    COUNT = 40_000
 
     @contextmanager
     def running(self, place: Cell, base: Path, load: Load) -> Iterator[Go]:
@@ -127,7 +127,7 @@ class Tree:
     """find -exec cat of a tree, as a backup or a search does."""
 
     name, title, unit, needs, loop = "find", "find + cat", "files", ("find",), False
-    PASSES = 25
+    PASSES = 15
 
     @contextmanager
     def running(self, place: Cell, base: Path, load: Load) -> Iterator[Go]:
@@ -154,7 +154,7 @@ class Compile:
     """gcc: some processes, many headers, temporary files with new names; most of the time it computes."""
 
     name, title, unit, needs, loop = "gcc", "gcc", "compiles", ("gcc",), False
-    TIMES = 6
+    TIMES = 4
 
     @contextmanager
     def running(self, place: Cell, base: Path, load: Load) -> Iterator[Go]:
@@ -245,7 +245,7 @@ class Redis:
     """redis-benchmark without pipelining: 50 clients, SET and GET, every one a read and a write on each side."""
 
     name, title, unit, needs, loop = "redis", "redis -P 1", "requests", ("redis-server", "redis-benchmark"), False
-    COUNT = 20_000
+    COUNT = 15_000
 
     @contextmanager
     def running(self, place: Cell, base: Path, load: Load) -> Iterator[Go]:
@@ -283,11 +283,11 @@ class Redis:
 
 
 LOADS: tuple[Work, ...] = (
-    Loop("getppid", "getppid", 1_000_000, lambda count, base: ("getppid", str(count))),
-    Loop("read", "read 1 byte", 800_000, lambda count, base: ("read", str(count), "/dev/zero")),
-    Loop("open", "open+close", 100_000, lambda count, base: ("open", str(count), "/dev/null")),
-    Loop("exec", "fork+exec", 200, lambda count, base: ("forkexec", str(count), "/bin/true")),
-    Loop("connect", "connect+accept", 5_000, lambda count, base: ("connect", str(count))),
+    Loop("getppid", "getppid", 600_000, lambda count, base: ("getppid", str(count))),
+    Loop("read", "read 1 byte", 500_000, lambda count, base: ("read", str(count), "/dev/zero")),
+    Loop("open", "open+close", 60_000, lambda count, base: ("open", str(count), "/dev/null")),
+    Loop("exec", "fork+exec", 150, lambda count, base: ("forkexec", str(count), "/bin/true")),
+    Loop("connect", "connect+accept", 3_000, lambda count, base: ("connect", str(count))),
     Tree(),
     Compile(),
     Nginx(),

@@ -6,6 +6,7 @@ Prints the machine and tables; nothing here is a test, nothing fails for being s
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -122,6 +123,7 @@ def main() -> int:
     if os.geteuid() != 0:
         print("the benchmarks need root: eBPF and cgroups", file=sys.stderr)
         return 4
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended, and cgroups go
     pieces = asked.pieces or (["cost"] if asked.only or asked.variants else list(PIECES))
     facts = conditions()
     print("; ".join(f"{key} {value}" for key, value in facts.items()))

@@ -21,7 +21,9 @@ def measured(cpu_s: dict[str, list[float]]) -> Cost:
     for load in (LOOP, REAL):
         for variant, rounds in cpu_s.items():
             own = {"probe": 0.2} if variant == "enforcing" else {}
-            made.samples[load.name][variant] = [Sample(Run(1_000_000, cpu, cpu), own, own, 1.0, 0.0) for cpu in rounds]
+            made.samples[load.name][variant] = [
+                Sample(Run(1_000_000, cpu, cpu), own, own, 1.0, 0.0, True) for cpu in rounds
+            ]
     return made
 
 

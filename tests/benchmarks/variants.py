@@ -17,8 +17,9 @@ from pipeline.demo.service import WONTED, Service, tree
 from tests.benchmarks import kernel
 from tests.benchmarks.common import Cell, wonted
 
-SETTLED, LOOK, PATIENCE = 0.2, 0.25, 15.0
-"""Settled: everything of the variant's uses less than this much of a core for one look (s). At most that long (s)."""
+SETTLED, LOOK, STILL, PATIENCE = 0.2, 0.25, 1.5, 15.0
+"""Settled: all of the variant uses less than this much of a core for one look (s), or no event came for this long (s).
+At most that long (s)."""
 
 
 @dataclass
@@ -30,32 +31,45 @@ class Attached:
     """By role."""
     enforcing: bool = False
     notes: list[str] = field(default_factory=list)
+    own: set[int] = field(default_factory=set)
+    """Ids of its programs in the kernel."""
+
+    def others(self) -> int:
+        """Programs of somebody else that watch calls now."""
+        return len(set(kernel.watching()) - self.own)
 
     def ready_for(self, place: Cell) -> None:
         """After the warm-up: what it did is known now."""
-        self.settle()
+        self.settle(place)
         if self.service is not None and self.enforcing:
             row = place.until(self.service, lambda row: True)
             self.service.ask("control", action="enforce", workload=row["workload"], reason="benchmark")
             place.until(self.service, lambda row: row["mode"] != "learning")
-            self.settle()
+            self.settle(place)
 
     def cpu(self) -> dict[str, float]:
         """CPU seconds by role, since each began."""
         return {role: sum(map(ran, pids)) for role, pids in self.pids().items()}
 
-    def settle(self) -> float:
-        """Wait until what the load left behind is worked off; seconds waited."""
-        start, used = time.monotonic(), sum(self.cpu().values())
+    def settle(self, place: Cell) -> None:
+        """Wait until what the load left behind is worked off. Where other people's processes keep Wonted busy, its CPU
+        says nothing; then it is enough that no more events of this workload arrive."""
         if self.service is None:
-            return 0.0
-        while (waited := time.monotonic() - start) < PATIENCE:
+            return
+        start, used = time.monotonic(), sum(self.cpu().values())
+        events, since = -1, start
+        while (now := time.monotonic()) - start < PATIENCE:
             time.sleep(LOOK)
             before, used = used, sum(self.cpu().values())
             if used - before < SETTLED * LOOK:
-                return waited
+                return
+            if now - start > STILL:
+                row = place.row(self.service)
+                if row and row["events"] != events:
+                    events, since = row["events"], now
+                elif now - since > STILL:
+                    return
         self.notes.append(f"after {PATIENCE:g} s there was still work left")
-        return PATIENCE
 
 
 def ran(pid: int) -> float:
@@ -189,12 +203,10 @@ def attached(variant: Variant) -> Iterator[Attached]:
     """Attach it; afterwards wait until nothing of it is left in the kernel."""
     before = set(kernel.watching())
     with variant.attach() as beside_it:
-        if before:
-            beside_it.notes.append(f"{len(before)} programs of others were attached beside {variant.name}")
-        own = set(kernel.watching()) - before
+        beside_it.own = set(kernel.watching()) - before
         yield beside_it
     deadline = time.monotonic() + 5
-    while left := own & set(kernel.watching()):
+    while left := beside_it.own & set(kernel.watching()):
         if time.monotonic() > deadline:
             beside_it.notes.append(f"{len(left)} programs were left after {variant.name}, or are somebody else's")
             return
