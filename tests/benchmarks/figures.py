@@ -48,16 +48,20 @@ def extra(bare: Sequence[float], loaded: Sequence[float]) -> Spread:
 
 
 def multiple(bare: Sequence[float], floor: Sequence[float], loaded: Sequence[float]) -> Spread | None:
-    """What `loaded` adds, in units of what `floor` adds. None where noise hid the floor.
+    """What `loaded` adds, in units of what `floor` adds: the medians' ratio, since a round where noise hid nearly all
+    of the floor would give any number. Lowest and highest are of rounds. None where the floor is hidden altogether.
 
-    >>> print(multiple([200.0, 210.0], [300.0, 310.0], [390.0, 400.0]))
-    1.90 (1.90..1.90)
+    >>> print(multiple([200.0, 200.0, 200.0], [300.0, 300.0, 201.0], [390.0, 390.0, 390.0]))
+    1.90 (1.90..190.00)
     >>> multiple([200.0], [199.0], [390.0])
     """
-    added = [(low - none, high - none) for none, low, high in zip(bare, floor, loaded, strict=True)]
-    if any(low <= 0 for low, _ in added):
+    low, high = extra(bare, floor), extra(bare, loaded)
+    if low.median <= 0:
         return None
-    return Spread.of(high / low for low, high in added)
+    rounds = [
+        (after - none) / (least - none) for none, least, after in zip(bare, floor, loaded, strict=True) if least > none
+    ]
+    return Spread(high.median / low.median, min(rounds), max(rounds), low.count)
 
 
 @dataclass(frozen=True, slots=True)

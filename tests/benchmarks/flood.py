@@ -112,9 +112,9 @@ def sustained(load: Load, verbatim: bool) -> Iterator[Result]:
                 client.send({"op": "events", "workload": "none-of-these", "all": True})
                 client.receive()
             for rate in OFFERED:
-                lost = lost_by(service)
+                lost, known = lost_by(service), place.until(service, lambda row: True)["events"]
                 answer = place.run(*load.command, "opens", str(rate), f"{BURST:.0f}", str(files), str(FILES))
-                left = drained(service, place)
+                left = drained(service, place, known)
                 gone = lost_by(service) - lost
                 made = answer["done"] / answer["wall_s"]
                 progress(f"{rate:,} opens/s offered, {made:,.0f} made: {gone:,} lost, {left:.1f} s to catch up")
@@ -129,14 +129,11 @@ def lost_by(service: Service) -> int:
     return int(sum(service.ask("status")["lost"].values()))
 
 
-def drained(service: Service, place: Cell, timeout: float = 30) -> float:
-    """Wait until no more events of this workload arrive; seconds until the last did."""
-    start, known, since = time.monotonic(), -1, time.monotonic()
-    while time.monotonic() - start < timeout:
-        row = place.row(service)
-        if row and row["events"] != known:
-            known, since = row["events"], time.monotonic()
-        elif time.monotonic() - since > 1.5:
-            return since - start
-        time.sleep(0.1)
-    return timeout
+def drained(service: Service, place: Cell, beyond: int) -> float:
+    """Wait until more than so many events of this workload arrived, and no more do; seconds until the last did."""
+    start = time.monotonic()
+    try:
+        place.settled(service, PATIENCE, beyond)
+    except TimeoutError:
+        return PATIENCE
+    return max(0.0, time.monotonic() - start - 2.2)

@@ -123,6 +123,7 @@ def main() -> int:
     if os.geteuid() != 0:
         print("the benchmarks need root: eBPF and cgroups", file=sys.stderr)
         return 4
+    os.environ["PATH"] += ":/usr/sbin:/sbin"  # nginx is there, and su leaves them out
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended, and cgroups go
     pieces = asked.pieces or (["cost"] if asked.only or asked.variants else list(PIECES))
     facts = conditions()
@@ -130,15 +131,20 @@ def main() -> int:
     sections, failed = measure(pieces, plan)
     facts["load average"] += f" at the start, {' '.join(f'{x:.1f}' for x in os.getloadavg())} at the end"
     if asked.markdown:
-        write(asked.markdown, page(facts, sections, " ".join(["make bench", *arguments(sys.argv[1:])])))
+        write(asked.markdown, page(facts, sections, command(asked)))
     if asked.json:
         results = [json.loads(one.json()) for _, said in sections.values() for one in said if isinstance(one, Result)]
         asked.json.write_text(json.dumps({"machine": facts, "results": results, "failed": failed}, indent=1) + "\n")
     return 1 if failed else 0
 
 
-def arguments(given: list[str]) -> list[str]:
-    return [f'ARGS="{" ".join(given)}"'] if given else []
+def command(asked: argparse.Namespace) -> str:
+    """How to measure the same again."""
+    words = [*asked.pieces, *(["--quick"] if asked.quick else [])]
+    for name in ("rounds", "only", "variants"):
+        if value := getattr(asked, name):
+            words += [f"--{name}", str(value)]
+    return f'make bench ARGS="{" ".join(words)}"' if words else "make bench"
 
 
 def measure(pieces: Sequence[str], plan: Plan) -> tuple[dict[str, tuple[float, list[Said]]], int]:

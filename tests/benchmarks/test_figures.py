@@ -44,7 +44,7 @@ def test_the_spread_is_the_lowest_and_the_highest_round() -> None:
 
 def test_a_floor_that_noise_hid_gives_no_multiple() -> None:
     """An empty program that seems to make calls faster says that the machine was not quiet, not that Wonted is free."""
-    assert figures.multiple([200, 200], [300, 195], [380, 380]) is None
+    assert figures.multiple([200, 200, 200], [300, 195, 190], [380, 380, 380]) is None
 
 
 def test_tables_say_what_is_added_and_what_is_kept() -> None:
