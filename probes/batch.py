@@ -1,7 +1,7 @@
 """Batch <-> bytes. Each process, container and repeated word travels once; events refer to their place in a table.
 
-Layout: msgpack array [version, batch fields..., words, containers, processes, events, windows, repeats]. A process refers only
-to a parent before it in the table, so what a stranger sends cannot make a loop.
+Layout: msgpack array [version, batch fields..., words, containers, processes, events, windows, repeats]. A process
+refers only to a parent before it in the table, so what a stranger sends cannot make a loop.
 """
 
 from typing import Any

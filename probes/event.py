@@ -135,4 +135,4 @@ class Batch(msgspec.Struct, frozen=True):
     note: dict[str, Any] = {}
     """Rare facts: {"blind": [from_ns, to_ns]} after a restart, {"probes": {...}}."""
     repeats: dict[str, dict[int, int]] = {}
-    """workload -> Event.key or Event.shape -> how often the kernel counted it instead of sending it, since last told."""
+    """workload -> Event.key or Event.shape -> how often the kernel counted it instead of sending it, since then."""
