@@ -20,6 +20,7 @@ from models.kinds.view import REFUSED, Known, View, Weight, who
 from models.learning import NS, Learning, Rule, duration, several
 from models.rates import FLOOR, Rates, vector
 from models.tree import SPECIAL, Node, Tree
+from models.usual import Host, Usual, sensitive, volatile
 from probes.event import Container, Event, Process, Window
 
 CACHE = 4096
@@ -106,6 +107,9 @@ class Baseline(base.AnomalyDetector):
         self._cache: dict[Any, Node] = {}
         self._ignored = Node(0)
         self._ignored.many = True
+        self.usual = Usual()
+        self.sender: Host = ("", "")
+        """The node whose batch is being applied."""
 
     # --- the rule ----------------------------------------------------------------------------------------------------
 
@@ -116,8 +120,33 @@ class Baseline(base.AnomalyDetector):
         key = _key(event)
         if key is not None and (node := self._cache.get(key)) is not None:
             self._visit(node, event)
+            if event.key or event.shape:
+                self._hand(event, node)
             return None
         return self._judge(event, key)
+
+    def _hand(self, event: Event, node: Node) -> None:
+        """Known for good, at its second sighting: from now on its node counts it. The kernel's key holds all that
+        `_key` does: the program's file, its first two arguments, what it acts on and how."""
+        if danger.match(event) is not None:  # allowed here, yet never out of sight
+            return
+        view = self._view(event)
+        handed = event.key
+        if event.kind == "file" and view is not None and volatile(self.tree.root, view.tokens):
+            handed = 0 if sensitive(view.sort) else event.shape
+        if handed:
+            self.usual.hand(self.sender, handed, node, event.kind)
+
+    def repeated(self, repeats: dict[int, int], time_ns: int) -> None:
+        """What the kernel counted instead of sending it."""
+        if time_ns >= self.deadline_ns:
+            self.advance(time_ns)
+        for key, count in repeats.items():
+            found = self.usual.node(self.sender, key, count)
+            if found is not None:
+                node, kind = found
+                self.counts[kind] = self.counts.get(kind, 0) + count
+                self._credit(node, count)
 
     def _judge(self, event: Event, key: Any) -> Finding | None:
         kind = event.kind
@@ -136,6 +165,8 @@ class Baseline(base.AnomalyDetector):
             self._visit(nodes[-1], event)
             if key is not None:
                 self._remember(key, nodes[-1])
+                if event.key or event.shape:  # a path that changes every time is seen again only as a value
+                    self._hand(event, nodes[-1])
             return None
         if self.learning.mode == "learning" or text in self.accepted or self._given(event, view):
             finding = self._rehearse(event, view, nodes, depth, text) if self.learning.mode == "learning" else None
@@ -274,9 +305,12 @@ class Baseline(base.AnomalyDetector):
     def _named(self, address: str, name: str) -> None:
         """Remember by which name an address was asked for: a name stays what it is when its addresses change."""
         address, name = network.plain_address(address), name.rstrip(".").lower()
-        if self.names_of.get(address) == name:
+        before = self.names_of.get(address)
+        if before == name:
             return
         self.names_of[address] = name
+        if before is not None:
+            self.usual.drop("connect")  # the kernel knows addresses only
         if len(self.names_of) > 512:
             del self.names_of[next(iter(self.names_of))]
         self._cache.clear()
@@ -287,7 +321,10 @@ class Baseline(base.AnomalyDetector):
         self._cache[key] = node
 
     def _visit(self, node: Node, event: Event) -> None:
-        node.n += event.count
+        self._credit(node, event.count)
+
+    def _credit(self, node: Node, count: int) -> None:
+        node.n += count
         if node.last < self.window:
             node.last = self.window
             node.many = True
@@ -315,9 +352,11 @@ class Baseline(base.AnomalyDetector):
         parent = nodes[depth] if depth < len(nodes) else nodes[-1]
         if parent.children is not None and len(parent.children) >= 50 and self.tree.collapse(tokens, depth):
             self._cache.clear()
+            self.usual.clear()
         if self.tree.size > self.tree.cap:
             self.tree.shrink(self.now)
             self._cache.clear()
+            self.usual.clear()
 
     def _program(self, tokens: tuple[str, ...]) -> None:
         if tokens[0] == "exec":
@@ -685,6 +724,8 @@ class Baseline(base.AnomalyDetector):
         action, value = decision.action, decision.value
         said = [decision.author, decision.reason, decision.time, decision.id]
         self._cache.clear()
+        if action in ("learn", "forget"):
+            self.usual.clear()
         if action == "learn":
             self.learning.mode, self.learning.start, self.learning.ended = "learning", self.now, None
             self.learning.blind = 0.0
@@ -785,6 +826,7 @@ class Baseline(base.AnomalyDetector):
         self.altered, self.rehearsed = s.get("altered", {}), list(s.get("rehearsed", (0, 0, 0)))
         self.programs = set(s["programs"])
         self._cache.clear()
+        self.usual.clear()
 
     def summary(self) -> dict[str, Any]:
         surprises = self.surprises()
@@ -804,6 +846,7 @@ class Baseline(base.AnomalyDetector):
             "known": sum(1 for _ in self.tree.leaves()),
             "quarantined": len(self.quarantine),
             "suppressed": self.suppressed,
+            "in_kernel": len(self.usual),
             "surprises_per_week": round(surprises, 3),
             "budget": self.budgets.total,
         }

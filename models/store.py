@@ -13,6 +13,7 @@ from config.schema import Models, Settings
 from models.baseline import Baseline, lossy
 from models.finding import Decision, Finding
 from models.learning import Rule
+from models.usual import Change
 from probes.event import Batch, Process, lost_of
 
 log = logging.getLogger("wonted.models")
@@ -87,6 +88,10 @@ class Baselines:
             finding = baseline.window_seen(window, last.get(name), bool(lost_in_all or blind))
             if finding is not None:
                 findings.append(finding)
+        for name, repeats in batch.repeats.items():
+            baseline = touched[name] if name in touched else touched.setdefault(name, self._open(name, position, batch))
+            if baseline is not None:
+                baseline.repeated(repeats, batch.time)
         if lost_in_all:
             for baseline in touched.values():
                 if baseline is not None:
@@ -106,6 +111,7 @@ class Baselines:
             baseline.applied[position[0]] = position[1]
         self._home[name] = batch.partition
         self._dirty.add(name)
+        baseline.sender = (batch.host, batch.boot)
         return baseline
 
     def _pause(self, batch: Batch, touched: Iterable[str]) -> None:
@@ -115,6 +121,24 @@ class Baselines:
         for name in touched if flood else [name for name, home in self._home.items() if home == batch.partition]:
             if self._all[name].epoch:
                 self._all[name].blind(batch.time - PAUSE_NS, batch.time)
+
+    def usual(self) -> list[Change]:
+        """What nodes are to be told, since last asked."""
+        return [
+            change for name, baseline in self._all.items() if baseline.usual.changed
+            for change in baseline.usual.drain(name)
+        ]  # fmt: skip
+
+    def unhanded(self) -> tuple[int, int]:
+        """Keys beyond the bound, and repeats of unknown keys, since last asked."""
+        counts = [(b.usual.refused, b.usual.unknown) for b in self._all.values()]
+        for baseline in self._all.values():
+            baseline.usual.refused = baseline.usual.unknown = 0
+        return sum(refused for refused, _ in counts), sum(unknown for _, unknown in counts)
+
+    def modes(self) -> dict[str, bool]:
+        """Workload -> whether it learns."""
+        return {name: baseline.learning.mode == "learning" for name, baseline in self._all.items()}
 
     def _pass_time(self, batch: Batch, blind: Any) -> None:
         if not batch.time:

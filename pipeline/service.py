@@ -43,6 +43,7 @@ class Service:
         self.settings, self.data, self.app, self.server, self.probe = settings, data, app, server, probe
         self.stages = app.stages
         self.sources = sources
+        self.stages.teller.push = server.push
         self.started = time.time()
         self.stop = asyncio.Event()
 
@@ -86,10 +87,13 @@ class Service:
 
     async def hello(self, connection: Connection, request: dict[str, Any]) -> dict[str, Any] | None:
         connection.probe = request.get("role") == "probe"
-        if not (connection.probe and self.server.verbatim):
+        if not connection.probe:
             return {"ok": True}
         await connection.send({"ok": True})
-        await connection.send({"push": "verbatim", "on": True})
+        if self.server.verbatim:
+            await connection.send({"push": "verbatim", "on": True})
+        for mode in self.stages.teller.greeting():
+            await connection.send(mode)
         return None
 
     async def state(self, _: Connection, request: dict[str, Any]) -> dict[str, Any]:
@@ -100,8 +104,11 @@ class Service:
 
     async def status(self, *_: Any) -> dict[str, Any]:
         modes: dict[str, int] = {"learning": 0, "forced": 0, "enforcing": 0}
+        in_kernel = 0
         for name, partition in self.stages.names().items():
-            mode = partition.baselines.summary(name)["mode"]
+            summary = partition.baselines.summary(name)
+            mode = summary["mode"]
+            in_kernel += summary["in_kernel"]
             modes[mode] = modes.get(mode, 0) + 1
         reasons = self.reasons()
         outbox = await self.app.outbox.ask(self.app.outbox.stats)
@@ -116,6 +123,7 @@ class Service:
             "broker": self.settings.broker,
             "config": self.sources,
             "workloads": modes,
+            "in_kernel": in_kernel,
             "probe": self._probe(),
             "probes": self.probe.probes,
             "rates": {"events_s": self.stages.rate.per_second(), **self.probe.rates},

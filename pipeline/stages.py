@@ -24,6 +24,7 @@ Nothing here raises: Faust acknowledges a message whose handler raised, and slow
 import asyncio
 import logging
 import os
+import socket
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -39,6 +40,7 @@ from models.store import Baselines, CorruptSnapshot
 from pipeline import metrics
 from pipeline.sinks.outbox import OutboxError
 from pipeline.topics import Found, decode_decision, decode_found, encode, partition_of
+from pipeline.usual import Teller
 from probes.batch import decode
 from probes.event import Batch, Event
 
@@ -147,6 +149,7 @@ class Stages:
         self.incidents = incidents
         self.outbox = outbox
         self.keep, self.find, self.tell, self.ask = keep, find, tell, ask
+        self.teller = Teller(socket.gethostname(), _nobody)
         self.partitions: dict[int, Partition] = {}
         self.table: dict[bytes, bytes] = {}
         self.answers: dict[str, asyncio.Future[str]] = {}
@@ -339,6 +342,7 @@ class Stages:
     def _count(self, batch: Batch) -> None:
         events = 0
         kinds: dict[str, int] = {}
+        events += sum(sum(repeats.values()) for repeats in batch.repeats.values())
         for event in batch.events:
             kinds[event.kind] = kinds.get(event.kind, 0) + event.count
             events += event.count
@@ -537,6 +541,7 @@ class Stages:
                 async with asyncio.timeout(KEEP):
                     await self._came.wait()
             self._came.clear()
+            await self.tell_usual()
             async with self.grouping:
                 if self.closing:
                     return
@@ -549,6 +554,21 @@ class Stages:
                 except Exception:
                     metrics.faults.labels("incidents").inc()
                     log.exception("incidents")
+
+    async def tell_usual(self) -> None:
+        """Tell the probe what it may count from now on, and what no longer."""
+        try:
+            modes: dict[str, bool] = {}
+            for partition in self.partitions.values():
+                refused, unknown = partition.baselines.unhanded()
+                metrics.usual.labels("bound").inc(refused)
+                metrics.usual.labels("unknown").inc(unknown)
+                self.teller.take(partition.baselines.usual())
+                modes |= partition.baselines.modes()
+            await self.teller.tell(modes)
+        except Exception:
+            metrics.faults.labels("usual").inc()
+            log.exception("what is usual could not be told")
 
     def _kept_before(self) -> bool:
         return self._keeping is None or self._keeping.done()
@@ -664,6 +684,10 @@ class Stages:
         return {name: partition for partition in self.partitions.values() for name in partition.baselines.names()}
 
 
+async def _nobody(_: dict[str, Any]) -> None:
+    """No probe is connected yet."""
+
+
 def replace(path: Path, data: bytes) -> None:
     """Either the old file or the new one is there, whatever happens. Waits for the disk."""
     fresh = path.with_name(f"{path.name}.new")
@@ -699,5 +723,5 @@ def slices(batch: Batch) -> list[Batch]:
     if len(parts) > SLICES:  # 4 million events in one flush: no slice may be lost, so the last is long
         parts[SLICES - 1 :] = [[event for part in parts[SLICES - 1 :] for event in part]]
     first = msgspec.structs.replace(batch, events=parts[0])
-    rest = [msgspec.structs.replace(batch, events=part, windows=[], lost={}, note={}) for part in parts[1:]]
+    rest = [msgspec.structs.replace(batch, events=part, windows=[], lost={}, note={}, repeats={}) for part in parts[1:]]
     return [first, *rest]
