@@ -17,10 +17,11 @@ from typing import Any
 
 import msgspec
 
-from probes import live, rights
+from probes import live, rights, usual
 from probes.agent import Agent
+from probes.counts import Sizes
 from probes.link import Link
-from probes.loader import FAMILIES, Attached, CannotLoad, attach
+from probes.loader import FAMILIES, Attached, CannotLoad, Secret, attach
 from probes.runtimes import Runtimes
 from probes.state import State
 from probes.wire import Record
@@ -33,6 +34,8 @@ HURRY = 0.005
 DRAIN = 1_000
 """Records taken at a time: memory stays small under a flood, and a flush is never late."""
 REPORT = 5.0
+SAVE = 15.0
+"""Seconds between copies of what is usual; a crash costs that it is sent once more."""
 LAST_WORDS = 3.0
 """Seconds to hand over what is left when told to stop."""
 PR_SET_PDEATHSIG = 1
@@ -50,6 +53,9 @@ class Settings(msgspec.Struct):
     dns: Probe = Probe()
     privilege: Probe = Probe()
     ring: int = 16 << 20
+    slots: int = 128
+    known: int = 32_768
+    new_per_second: int = 20_000
     flush: float = 0.2
 
     def families(self) -> dict[str, bool]:
@@ -86,6 +92,8 @@ class Main:
             partitions=orders.partitions,
             families=orders.settings.families(),
         )
+        self.saved = Path(orders.state_dir, "usual.bin") if orders.state_dir else None
+        self._save_at = time.monotonic() + SAVE
         self._known_lost: dict[str, int] = {}
         self._records = 0
         self._reported = (time.monotonic(), 0, 0)
@@ -93,23 +101,37 @@ class Main:
     def run(self) -> int:
         settings = self.orders.settings
         self.link.pump()
+        saved = usual.load(self.saved, self.agent.boot) if self.saved else None
+        saved = saved or usual.Saved(self.agent.boot, Secret.new())
+        there = cgroups_that_exist(self.agent.workloads.cgroups)
+        keys = [row for row in saved.keys if row[1] in there][: settings.known]
+        self.secret = saved.secret
         try:
-            attached = attach({n for n, on in settings.families().items() if on}, self.orders.self_pids, settings.ring)
+            attached = attach(
+                {n for n, on in settings.families().items() if on},
+                self.orders.self_pids,
+                settings.ring,
+                Sizes(settings.slots, settings.known, settings.new_per_second),
+                Secret(*saved.secret),
+                [key for key, _, _ in keys],
+            )
         except CannotLoad as error:
             return self._refuse(str(error))
         rights.drop(attached.reader.lost)
-        self._begin(attached)
+        self._begin(attached, keys)
         try:
             self._loop(attached)
         finally:
             self._end(attached)
         return 0
 
-    def _begin(self, attached: Attached) -> None:
+    def _begin(self, attached: Attached, keys: list[tuple[int, int, str]]) -> None:
         skip = {*self.orders.self_pids, os.getpid()}
         now = time.time_ns()
         note: dict[str, Any] = {"probes": attached.probes} | self.state.blind(now)
         live.seed(self.agent, skip)
+        self.agent.kernel = attached.counts
+        self.agent.restore(keys)
         self.agent.tell(note)
         self.state.stamp(at_once=True)
         gc.collect()
@@ -136,12 +158,24 @@ class Main:
                 agent.flush()
                 next_flush = now + flush
                 self.state.stamp()
+                self._save(now)
                 if os.getppid() != self.parent:
                     return
             if now >= next_report:
                 self._report(attached)
                 next_report = now + REPORT
             link.pump()
+
+    def _save(self, now: float) -> None:
+        """What is usual, for the next start: it need not be told again."""
+        if self.saved is None or now < self._save_at:
+            return
+        self._save_at = now + SAVE
+        try:
+            usual.save(self.saved, usual.Saved(self.agent.boot, self.secret, list(usual.rows(self.agent.usual))))
+        except OSError as error:
+            print(f"wonted: {self.saved}: {error.strerror}; the next start learns anew what is usual", file=sys.stderr)
+            self.saved = None
 
     def _lost(self, attached: Attached) -> None:
         """What was lost since the last look goes into the batches."""
@@ -172,6 +206,7 @@ class Main:
                     "containers_unresolved": workloads.unresolved,
                     "processes": len(self.agent.processes),
                     "cgroups": len(workloads.by_id),
+                    "usual": len(self.agent.usual.known),
                     "queue_batches": len(self.link),
                     "queue_bytes": self.link.size,
                     **{f"quiet_{name}": count for name, count in attached.reader.quiet().items()},
@@ -196,6 +231,7 @@ class Main:
         self._lost(attached)
         self.agent.flush(last=True)
         attached.close()
+        self._save(self._save_at)
         self._hand_over(LAST_WORDS)
         self.state.stamp(at_once=True)
 
@@ -213,11 +249,20 @@ class Main:
     def _pushed(self, frame: dict[str, Any]) -> None:
         if frame.get("push") == "verbatim":
             self.agent.verbatim = bool(frame.get("on"))
+            if self.agent.kernel is not None:
+                self.agent.kernel.forward(self.agent.verbatim)
+        else:
+            self.agent.told(frame)
 
     def signalled(self, *_: object) -> None:
         if self.stop:
             os._exit(1)
         self.stop = True
+
+
+def cgroups_that_exist(root: Path | None) -> set[int]:
+    """The ids of all cgroups."""
+    return {os.stat(folder).st_ino for folder, _, _ in os.walk(root)} if root is not None else set()
 
 
 def die_with_parent() -> None:

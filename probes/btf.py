@@ -133,6 +133,13 @@ class Btf:
             raise NoBtf(f"this kernel's BTF has no struct {name}")
         return self._types[self._structs[name]].size_or_type
 
+    def mentions(self, name: str) -> bool:
+        """Whether anything has this name: a type, a field, a constant."""
+        return f"\0{name}\0".encode() in self._strings
+
+    def has(self, name: str) -> bool:
+        return name in self._structs
+
     def arguments(self, tracepoint: str) -> int | None:
         """How many arguments a raw tracepoint has; None: no such tracepoint."""
         number = self._typedefs.get(f"btf_trace_{tracepoint}")

@@ -4,8 +4,9 @@ A row says, in argument numbers counted from 0, where the path, the descriptor, 
 program at sys_exit reads it from an array that is indexed by the system call's number. What has no row costs one
 array look-up and nothing else. The numbers are x86-64's.
 
-Not reported, on purpose, and counted (`Reader.quiet`): opens that end in ENOENT (each search along a path makes
-several), and 32-bit calls (int 0x80), whose numbers mean something else.
+Calls of 32-bit code (int 0x80) have numbers of their own: COMPAT says which row they are. Not reported, on purpose,
+and counted (`Reader.quiet`): opens that end in ENOENT (each search along a path makes several), and the 32-bit calls of
+LEFT_OUT, whose structures have another layout.
 """
 
 from enum import IntEnum
@@ -27,6 +28,8 @@ class Take(IntEnum):
     """A DNS message that came."""
     DUP = 5
     """A descriptor laid onto 0, 1 or 2: only if it is an internet socket."""
+    OPEN = 6
+    """As PATHS, but what is usual is counted and not sent."""
 
 
 class When(IntEnum):
@@ -53,6 +56,14 @@ class When(IntEnum):
     """Commands that load, attach or fetch; not the traffic with map elements."""
     DNS = 10
     """Something was moved, and the process connected or sent to port 53 within the last minute."""
+    SOCKET = 11
+    """Sockets that are neither unix nor ordinary internet ones: raw, packet, netlink, alg, vsock ..."""
+    ADJUST = 12
+    """The first 32 bits of what `flags_in` points to are not 0: a clock is changed, not read."""
+    ATTRIBUTES = 13
+    """ioctl: FS_IOC_SETFLAGS or FS_IOC_FSSETXATTR (chattr)."""
+    TIMES = 14
+    """Always; the new modification time, in seconds, stands in place of argument 5."""
 
 
 class Call(NamedTuple):
@@ -75,7 +86,7 @@ class Call(NamedTuple):
     """Argument that points to a structure whose first 64 bits are the flags (openat2, clone3)."""
     mode: int | None = None
     fd: int | None = None
-    """Descriptor whose path, or socket, is told."""
+    """Descriptor whose path, or socket, is told. Beside a path: what is meant where the path is a null pointer."""
     addr: int | None = None
     addrlen: int | None = None
     buf: int | None = None
@@ -107,10 +118,10 @@ CALLS: tuple[Call, ...] = (
     Call(59, "execve", "exec", "exec", _T.EXEC, path=0),
     Call(322, "execveat", "exec", "exec", _T.EXEC, dirfd=0, path=1, flags=4),
     # file: open. The action is open_read, open_write or create
-    Call(2, "open", "file", "open", when=_W.FOUND, path=0, flags=1, mode=2),
-    Call(257, "openat", "file", "open", when=_W.FOUND, dirfd=0, path=1, flags=2, mode=3),
-    Call(437, "openat2", "file", "open", when=_W.FOUND, dirfd=0, path=1, flags_in=2),
-    Call(85, "creat", "file", "open", when=_W.FOUND, path=0, mode=1),
+    Call(2, "open", "file", "open", _T.OPEN, _W.FOUND, path=0, flags=1, mode=2),
+    Call(257, "openat", "file", "open", _T.OPEN, _W.FOUND, dirfd=0, path=1, flags=2, mode=3),
+    Call(437, "openat2", "file", "open", _T.OPEN, _W.FOUND, dirfd=0, path=1, flags_in=2),
+    Call(85, "creat", "file", "open", _T.OPEN, _W.FOUND, path=0, mode=1),
     # file: names
     Call(87, "unlink", "file", "unlink", path=0),
     Call(263, "unlinkat", "file", "unlink", dirfd=0, path=1, flags=2),
@@ -137,6 +148,20 @@ CALLS: tuple[Call, ...] = (
     Call(260, "fchownat", "file", "chown", dirfd=0, path=1, flags=4),
     Call(76, "truncate", "file", "truncate", path=0),
     Call(77, "ftruncate", "file", "truncate", fd=0),
+    # file: times, attributes
+    Call(280, "utimensat", "file", "utime", when=_W.TIMES, dirfd=0, path=1, fd=0, flags=3),
+    Call(261, "futimesat", "file", "utime", when=_W.TIMES, dirfd=0, path=1, fd=0),
+    Call(235, "utimes", "file", "utime", when=_W.TIMES, path=0),
+    Call(132, "utime", "file", "utime", when=_W.TIMES, path=0),
+    Call(188, "setxattr", "file", "setxattr", path=0, text=1),
+    Call(189, "lsetxattr", "file", "setxattr", path=0, text=1),
+    Call(190, "fsetxattr", "file", "setxattr", fd=0, text=1),
+    Call(463, "setxattrat", "file", "setxattr", dirfd=0, path=1, flags=2, text=3),
+    Call(197, "removexattr", "file", "removexattr", path=0, text=1),
+    Call(198, "lremovexattr", "file", "removexattr", path=0, text=1),
+    Call(199, "fremovexattr", "file", "removexattr", fd=0, text=1),
+    Call(466, "removexattrat", "file", "removexattr", dirfd=0, path=1, flags=2, text=3),
+    Call(16, "ioctl", "file", "chattr", when=_W.ATTRIBUTES, fd=0, flags_in=2),
     # network
     Call(42, "connect", "connect", "connect", _T.SOCKET, fd=0, addr=1, addrlen=2),
     Call(43, "accept", "accept", "accept", _T.SOCKET, _W.DONE, fd=0),
@@ -194,6 +219,19 @@ CALLS: tuple[Call, ...] = (
     Call(320, "kexec_file_load", "privilege", "kexec_file_load", fd=0, flags=4, wake=True),
     Call(321, "bpf", "privilege", "bpf", when=_W.BPF, wake=True),
     Call(298, "perf_event_open", "privilege", "perf_event_open", flags=4),
+    Call(323, "userfaultfd", "privilege", "userfaultfd", flags=0),
+    Call(425, "io_uring_setup", "privilege", "io_uring_setup"),
+    # privilege: keys, clocks, names, sockets past the plain ones
+    Call(248, "add_key", "privilege", "add_key", text=0),
+    Call(249, "request_key", "privilege", "request_key", text=0),
+    Call(250, "keyctl", "privilege", "keyctl"),
+    Call(164, "settimeofday", "privilege", "settimeofday"),
+    Call(227, "clock_settime", "privilege", "clock_settime"),
+    Call(159, "adjtimex", "privilege", "adjtimex", when=_W.ADJUST, flags_in=0),
+    Call(305, "clock_adjtime", "privilege", "clock_adjtime", when=_W.ADJUST, flags_in=1),
+    Call(170, "sethostname", "privilege", "sethostname", text=0),
+    Call(171, "setdomainname", "privilege", "setdomainname", text=0),
+    Call(41, "socket", "privilege", "socket", when=_W.SOCKET),
     # privilege: code that no file holds
     Call(319, "memfd_create", "privilege", "memfd_create", text=0, flags=1),
     Call(9, "mmap", "privilege", "mmap", when=_W.WX, fd=4, flags=3, mode=2),
@@ -209,6 +247,40 @@ CALLS: tuple[Call, ...] = (
 BY_NR: dict[int, Call] = {call.nr: call for call in CALLS}
 ROWS = 512
 """Rows of the kernel's array; the largest number of today's x86-64 is 469."""
+
+COMPAT: dict[int, str] = {
+    3: "read", 4: "write", 5: "open", 8: "creat", 9: "link", 10: "unlink", 11: "execve", 14: "mknod", 15: "chmod",
+    16: "lchown", 21: "mount", 22: "umount2", 23: "setuid", 25: "settimeofday", 26: "ptrace", 30: "utime", 37: "kill",
+    38: "rename", 39: "mkdir", 40: "rmdir", 41: "dup", 46: "setgid", 52: "umount2", 54: "ioctl", 55: "fcntl",
+    61: "chroot", 63: "dup2", 70: "setreuid", 71: "setregid", 74: "sethostname", 79: "settimeofday", 81: "setgroups",
+    83: "symlink", 90: "mmap", 92: "truncate", 93: "ftruncate", 94: "fchmod", 95: "fchown", 120: "clone",
+    121: "setdomainname", 124: "adjtimex", 125: "mprotect", 128: "init_module", 129: "delete_module", 138: "setfsuid",
+    139: "setfsgid", 164: "setresuid", 170: "setresgid", 182: "chown", 185: "capset", 192: "mmap", 193: "truncate",
+    194: "ftruncate", 198: "lchown", 203: "setreuid", 204: "setregid", 206: "setgroups", 207: "fchown",
+    208: "setresuid", 210: "setresgid", 212: "chown", 213: "setuid", 214: "setgid", 215: "setfsuid", 216: "setfsgid",
+    217: "pivot_root", 221: "fcntl", 226: "setxattr", 227: "lsetxattr", 228: "fsetxattr", 235: "removexattr",
+    236: "lremovexattr", 237: "fremovexattr", 238: "tkill", 264: "clock_settime", 270: "tgkill", 271: "utimes",
+    283: "kexec_load", 286: "add_key", 287: "request_key", 288: "keyctl", 295: "openat", 296: "mkdirat", 297: "mknodat",
+    298: "fchownat", 299: "futimesat", 301: "unlinkat", 302: "renameat", 303: "linkat", 304: "symlinkat",
+    306: "fchmodat", 310: "unshare", 320: "utimensat", 330: "dup3", 336: "perf_event_open", 343: "clock_adjtime",
+    346: "setns", 347: "process_vm_readv", 348: "process_vm_writev", 350: "finit_module", 353: "renameat2",
+    356: "memfd_create", 357: "bpf", 358: "execveat", 359: "socket", 361: "bind", 362: "connect", 363: "listen",
+    364: "accept4", 369: "sendto", 371: "recvfrom", 374: "userfaultfd", 380: "pkey_mprotect", 404: "clock_settime",
+    405: "clock_adjtime", 412: "utimensat", 424: "pidfd_send_signal", 425: "io_uring_setup", 428: "open_tree",
+    429: "move_mount", 430: "fsopen", 432: "fsmount", 435: "clone3", 437: "openat2", 438: "pidfd_getfd",
+    442: "mount_setattr", 452: "fchmodat2", 463: "setxattrat", 466: "removexattrat",
+}  # fmt: skip
+"""i386 number -> the row of the same call. Ids of the old calls have 16 bits; 25 (stime) sets the clock, too."""
+
+SOCKETCALL: dict[int, str] = {
+    1: "socket", 2: "bind", 3: "connect", 4: "listen", 5: "accept", 9: "sendto", 10: "recvfrom", 11: "sendto",
+    12: "recvfrom", 18: "accept4",
+}  # fmt: skip
+"""The same for what 32-bit socketcall (102) is asked to do; its arguments lie in memory."""
+
+LEFT_OUT = (345, 370, 372, 337, 417, -16, -17, -19, -20)
+"""32-bit sendmmsg, sendmsg, recvmsg, recvmmsg (twice); negative: socketcall's. Their message headers have another
+layout. So a 32-bit program's datagrams and DNS by these are not seen, but its connects are."""
 
 O_ACCMODE, O_CREAT, O_TRUNC = 0o3, 0o100, 0o1000
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from probes.event import Remote
 from probes.text import path, text
-from probes.wire import AF_INET, AF_INET6, AF_UNIX, Record
+from probes.wire import AF_INET, AF_INET6, AF_UNIX, NO_TIME, Record
 
 OPEN = {
     0o100: "O_CREAT", 0o200: "O_EXCL", 0o400: "O_NOCTTY", 0o1000: "O_TRUNC", 0o2000: "O_APPEND", 0o4000: "O_NONBLOCK",
@@ -26,6 +26,10 @@ CLONE = {
     0x80: "CLONE_NEWTIME", 0x20000: "CLONE_NEWNS", 0x2000000: "CLONE_NEWCGROUP", 0x4000000: "CLONE_NEWUTS",
     0x8000000: "CLONE_NEWIPC", 0x10000000: "CLONE_NEWUSER", 0x20000000: "CLONE_NEWPID", 0x40000000: "CLONE_NEWNET",
 }  # fmt: skip
+ADJUST = {
+    1: "ADJ_OFFSET", 2: "ADJ_FREQUENCY", 4: "ADJ_MAXERROR", 8: "ADJ_ESTERROR", 16: "ADJ_STATUS", 32: "ADJ_TIMECONST",
+    0x80: "ADJ_TAI", 0x100: "ADJ_SETOFFSET", 0x1000: "ADJ_MICRO", 0x2000: "ADJ_NANO", 0x4000: "ADJ_TICK",
+}  # fmt: skip
 PROT = {1: "PROT_READ", 2: "PROT_WRITE", 4: "PROT_EXEC"}
 WORDS: dict[str, dict[int, str]] = {
     "open_read": OPEN, "open_write": OPEN, "create": OPEN, "mount": MOUNT,
@@ -34,6 +38,9 @@ WORDS: dict[str, dict[int, str]] = {
     "rename": {1: "RENAME_NOREPLACE", 2: "RENAME_EXCHANGE", 4: "RENAME_WHITEOUT"},
     "rmdir": {0x200: "AT_REMOVEDIR"}, "unlink": {0x200: "AT_REMOVEDIR"},
     "memfd_create": {1: "MFD_CLOEXEC", 2: "MFD_ALLOW_SEALING", 4: "MFD_HUGETLB", 8: "MFD_NOEXEC_SEAL", 16: "MFD_EXEC"},
+    "chattr": {16: "FS_IMMUTABLE_FL", 32: "FS_APPEND_FL", 128: "FS_NOATIME_FL", 1 << 19: "FS_EXTENT_FL"},
+    "adjtimex": ADJUST, "clock_adjtime": ADJUST,
+    "userfaultfd": {1: "UFFD_USER_MODE_ONLY", 0x800: "O_NONBLOCK", 0x80000: "O_CLOEXEC"},
     "mmap": {1: "MAP_SHARED", 2: "MAP_PRIVATE", 16: "MAP_FIXED", 32: "MAP_ANONYMOUS", 0x4000: "MAP_NORESERVE"},
 }  # fmt: skip
 AT = {0x100: "AT_SYMLINK_NOFOLLOW", 0x200: "AT_REMOVEDIR", 0x400: "AT_SYMLINK_FOLLOW", 0x1000: "AT_EMPTY_PATH"}
@@ -46,7 +53,24 @@ BPF = {
     13: "PROG_GET_FD_BY_ID", 14: "MAP_GET_FD_BY_ID", 17: "RAW_TRACEPOINT_OPEN", 18: "BTF_LOAD",
     28: "LINK_CREATE", 29: "LINK_UPDATE",
 }  # fmt: skip
-FAMILIES = {16: "netlink", 17: "packet", 38: "alg", 40: "vsock", 44: "xdp"}
+FAMILIES = {
+    1: "unix", 2: "inet", 10: "inet6", 15: "key", 16: "netlink", 17: "packet", 29: "can", 31: "bluetooth", 38: "alg",
+    40: "vsock", 44: "xdp",
+}  # fmt: skip
+SOCKET_TYPES = {1: "stream", 2: "dgram", 3: "raw", 4: "rdm", 5: "seqpacket", 10: "packet"}
+NETLINK = {
+    0: "route", 2: "usersock", 4: "sock_diag", 5: "nflog", 6: "xfrm", 7: "selinux", 9: "audit", 11: "connector",
+    12: "netfilter", 15: "uevent", 16: "generic", 21: "crypto",
+}  # fmt: skip
+KEYCTL = {
+    0: "GET_KEYRING_ID", 1: "JOIN_SESSION_KEYRING", 2: "UPDATE", 3: "REVOKE", 4: "CHOWN", 5: "SETPERM", 6: "DESCRIBE",
+    7: "CLEAR", 8: "LINK", 9: "UNLINK", 10: "SEARCH", 11: "READ", 12: "INSTANTIATE", 15: "SET_TIMEOUT",
+    17: "GET_SECURITY", 18: "SESSION_TO_PARENT", 21: "INVALIDATE", 22: "GET_PERSISTENT", 23: "DH_COMPUTE",
+    29: "RESTRICT_KEYRING", 30: "MOVE", 31: "CAPABILITIES",
+}  # fmt: skip
+CLOCKS = {0: "CLOCK_REALTIME", 11: "CLOCK_TAI"}
+OLD = 86_400
+"""A file's time is set back when the new one lies further in the past, in seconds."""
 TARGETS = {"kill": 0, "tkill": 0, "tgkill": 0, "ptrace": 1, "process_vm_readv": 0, "process_vm_writev": 0}
 """Which argument is the pid of another process."""
 DUPLICATES = ("dup", "dup2", "dup3", "fcntl")
@@ -88,14 +112,14 @@ def endpoint(ip: str | None, port: int | None) -> str:
     return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
 
 
-def signed(value: int) -> int:
+def signed(value: int, bits: int = 32) -> int:
     """A pid as the kernel takes it: the lower 32 bits, signed.
 
-    >>> signed(2**64 - 1), signed(7)
-    (-1, 7)
+    >>> signed(2**64 - 1), signed(7), signed(2**64 - 5, 64)
+    (-1, 7, -5)
     """
-    value &= 0xFFFFFFFF
-    return value - 0x1_0000_0000 if value & 0x8000_0000 else value
+    value &= (1 << bits) - 1
+    return value - (1 << bits) if value >> (bits - 1) else value
 
 
 def signal_name(number: int) -> str:
@@ -130,7 +154,11 @@ def _file(r: Record) -> Told:
     if r.path2 is not None:
         detail["to"] = path(r.base2, r.path2)
     elif r.text is not None:
-        detail["to"] = text(r.text)
+        detail["name" if r.action in ("setxattr", "removexattr") else "to"] = text(r.text)
+    if r.action == "utime" and r.mode != NO_TIME:
+        detail["mtime"] = signed(r.mode, 64)
+        if r.time // 1_000_000_000 - detail["mtime"] > OLD:
+            detail["backdated"] = True
     if r.action in ("chmod", "mkdir", "mknod"):
         detail["mode"] = r.mode & 0o177777
     elif r.action == "chown":
@@ -213,6 +241,30 @@ def _bpf(r: Record) -> Told:
     return command, {"command": command}
 
 
+def _new_socket(r: Record) -> Told:
+    family, kind, protocol = (r.arg[i] & 0xFFFFFFFF for i in range(3))
+    detail: dict[str, Any] = {"family": FAMILIES.get(family, str(family))}
+    detail["type"] = SOCKET_TYPES.get(kind & 15, str(kind & 15))
+    if family == 16:
+        detail["protocol"] = NETLINK.get(protocol, str(protocol))
+    return " ".join(detail.values()), detail
+
+
+def _keyctl(r: Record) -> Told:
+    command = KEYCTL.get(r.arg[0] & 0xFFFFFFFF, str(r.arg[0] & 0xFFFFFFFF))
+    return command, {"command": command}
+
+
+def _clock(r: Record) -> Told:
+    clock = 0 if r.action in ("settimeofday", "adjtimex") else signed(r.arg[0])
+    return CLOCKS.get(clock, str(clock)), {}
+
+
+def _new_name(r: Record) -> Told:
+    """The name has a length and no end of its own."""
+    return text(r.text[: r.arg[1]]) if r.text is not None else None, {}
+
+
 WORDS["prot"] = PROT
 _SPECIAL = {
     "mount": _mount,
@@ -221,6 +273,10 @@ _SPECIAL = {
     "pkey_mprotect": _memory,
     "ptrace": _ptrace,
     "bpf": _bpf,
+    "socket": _new_socket,
+    "keyctl": _keyctl,
+    **dict.fromkeys(("settimeofday", "clock_settime", "adjtimex", "clock_adjtime"), _clock),
+    **dict.fromkeys(("sethostname", "setdomainname"), _new_name),
     **dict.fromkeys(DUPLICATES, _duplicate),
     **dict.fromkeys(SIGNALS, _signal),
     **dict.fromkeys(
@@ -254,7 +310,12 @@ _BY_KIND = {
 
 def describe(r: Record) -> Told:
     """What a record is about."""
-    return _BY_KIND[r.kind](r)
+    what, detail = _BY_KIND[r.kind](r)
+    if r.compat:
+        detail["compat"] = True
+    if r.uring:
+        detail["io_uring"] = True
+    return what, detail
 
 
 def any_of(kinds: Iterable[str], families: dict[str, bool]) -> frozenset[str]:

@@ -77,7 +77,8 @@ class Event(msgspec.Struct, frozen=True, array_like=True):
     kind: str
     """exec, file, connect, accept, listen, dns, privilege or sensor."""
     action: str
-    """exec exit | open_read open_write create unlink rename link symlink mknod mkdir rmdir chmod chown truncate |
+    """exec exit | open_read open_write create unlink rename link symlink mknod mkdir rmdir chmod chown truncate
+    utime setxattr removexattr chattr |
     connect udp_send | accept | bind listen | query answer | the name of the privileged call | container_start ..."""
     process: Process
     tid: int
@@ -91,8 +92,10 @@ class Event(msgspec.Struct, frozen=True, array_like=True):
     remote: Remote | None = None
     container: Container | None = None
     detail: dict[str, Any] = {}
-    """Per action: rename and link: to; chmod: mode; dns answer: addresses, ttl; kill: signal, target; connect: family
-    (inet, inet6, unix), proto (tcp, udp). And what the danger rules read: memfd, deleted, stdio_socket ..."""
+    """Per action: rename and link: to; chmod: mode; utime: mtime, backdated; setxattr: name; dns answer:
+    addresses, ttl; kill: signal, target; connect: family (inet, inet6, unix), proto (tcp, udp). Of any: compat (a
+    32-bit call), io_uring (asked of io_uring; the result is not known). And what the danger rules read: memfd,
+    deleted, stdio_socket ..."""
     count: int = 1
     """How many identical events within one flush this one stands for."""
     lost: int = 0
@@ -121,9 +124,14 @@ class Window(msgspec.Struct, frozen=True, array_like=True):
     """Start, nanoseconds since the epoch."""
     workload: str
     counts: dict[str, int]
-    """Events by "kind.action" (repeats included), plus forks, failed, bytes_out ... where known."""
+    """Events by "kind.action" (repeats included), plus forks, failed, bytes_out ... where known. "held": new file names
+    that were not sent because there were too many."""
     lost: int = 0
     """Events known to be lost or held back since that second began; nobody knows whose they were."""
+    calls: dict[int, int] = {}
+    """System call number -> how often."""
+    errors: dict[int, int] = {}
+    """errno -> how many calls ended so; 63 stands for all above."""
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -147,4 +155,4 @@ class Batch(msgspec.Struct, frozen=True):
     note: dict[str, Any] = {}
     """Rare facts: {"blind": [from_ns, to_ns]} after a restart, {"probes": {...}}."""
     repeats: dict[str, dict[int, int]] = {}
-    """workload -> Event.key or Event.shape -> how often the kernel counted it instead of sending it, since last told."""
+    """workload -> Event.key or Event.shape -> how often the kernel counted it instead of sending, since last told."""

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from probes.calls import BY_NR, Call, open_action
+from probes.calls import BY_NR, Call, When, open_action
 
 HEADER = Path(__file__).parent.parent / "bpf" / "events.h"
 
@@ -93,6 +93,8 @@ KINDS = ("fork", "exec", "exit", "cgroup", "file", "connect", "accept", "listen"
 AF_UNIX, AF_INET, AF_INET6 = 1, 2, 10
 _PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmp", 132: "sctp", 136: "udp", 255: "raw", 262: "tcp"}
 _NO_LOGIN = 0xFFFFFFFF
+NO_TIME = 1 << 63
+FS_IOC_FSSETXATTR = 0x401C5820
 
 
 class Record(msgspec.Struct, kw_only=True):
@@ -131,6 +133,7 @@ class Record(msgspec.Struct, kw_only=True):
     """A string that is no path: file system type, module name, memfd name, the target of a symlink."""
     flags: int = 0
     mode: int = 0
+    """Of utime: the second of the new modification time; NO_TIME: now, or as it was."""
     arg: tuple[int, ...] = ()
     """The six raw arguments; of FORK: (child's vpid, child's cgroup, child's real parent)."""
     family: int = 0
@@ -144,11 +147,19 @@ class Record(msgspec.Struct, kw_only=True):
     argv_cut: bool = False
     stdio: int = 0
     """Bit n: descriptor n (0..2) is an internet socket; its peer is in addr and port."""
+    accepted: bool = False
+    """The socket of `stdio` came in by accept."""
     payload: bytes = b""
-    """The DNS message, without a length in front. May be cut."""
+    """The DNS message, without a length in front; may be cut. Of EXEC and EXIT: struct usage of the image that ends."""
+    key: int = 0
+    shape: int = 0
     hint: str | None = None
     """Of exec: "memfd" or "deleted" (no name leads to the program)."""
     child: int = 0
+    compat: bool = False
+    """32-bit code called; `nr` and `arg` are those of the x86-64 call that does the same."""
+    uring: bool = False
+    """Asked of io_uring: `ret` says nothing, since the result is not known yet."""
 
 
 def address(raw: bytes) -> tuple[int, str | None, int | None, bytes | None]:
@@ -218,7 +229,9 @@ class _Marks:
     BASE2 = (ENUMS["BASE2_ROOTED"], ENUMS["BASE2_OUTSIDE"])
     EXE = (ENUMS["EXE_ROOTED"], ENUMS["EXE_OUTSIDE"])
     UNLINKED, CUT, CREATED = ENUMS["EXE_UNLINKED"], ENUMS["ARGV_CUT"], ENUMS["CREATED"]
+    STDIO_IN = ENUMS["STDIO_IN"]
     QUERY, BAD, STREAM = ENUMS["QUERY"], ENUMS["PATH_BAD"], ENUMS["STREAM"]
+    COMPAT, URING = ENUMS["COMPAT"], ENUMS["URING"]
 
 
 def decode(raw: bytes, to_epoch: int = 0) -> Record:
@@ -227,6 +240,7 @@ def decode(raw: bytes, to_epoch: int = 0) -> Record:
         _EVENT.unpack_from(raw)
     )
     lengths, comm, tty = _lengths(raw), _comm(raw), _tty(raw)
+    key, shape = _keys(raw)
     if EVENT_SIZE + sum(lengths) != len(raw):
         raise ValueError("a record's sections do not fill it")
     record = Record(
@@ -248,6 +262,11 @@ def decode(raw: bytes, to_epoch: int = 0) -> Record:
         stdio=stdio,
         child=child,
         path_bad=bool(marks & _Marks.BAD),
+        compat=bool(marks & _Marks.COMPAT),
+        uring=bool(marks & _Marks.URING),
+        accepted=bool(marks & _Marks.STDIO_IN),
+        key=key,
+        shape=shape,
     )
     at = EVENT_SIZE
     for take, length in zip(_SECTIONS, lengths, strict=True):
@@ -342,6 +361,12 @@ def _name(record: Record, marks: int, call: Call | None) -> None:
         record.kind, record.action = "dns", "query" if marks & _Marks.QUERY else "answer"
     elif call is not None:
         record.kind, record.action = call.kind, call.action
+        if call.when is When.TIMES:
+            record.mode = record.arg[5]
+        elif call.when in (When.ADJUST, When.ATTRIBUTES):
+            record.flags &= 0xFFFFFFFF  # what follows in the structure is no flag
+            if call.when is When.ATTRIBUTES and record.arg[1] == FS_IOC_FSSETXATTR:
+                record.flags = (record.flags & 0x18) << 1  # immutable and append only, as the older call has them
         if call.mode is not None:
             record.mode = record.arg[call.mode]
         if call.action == "open":
@@ -380,3 +405,11 @@ def _length_reader() -> Callable[[bytes], tuple[Any, ...]]:
 
 
 _lengths = _length_reader()
+
+
+def _key_reader() -> Callable[[bytes], tuple[int, int]]:
+    form, offset = struct.Struct("<QQ"), next(f.offset for f in LAYOUTS["event"].fields if f.name == "key")
+    return lambda raw: form.unpack_from(raw, offset)
+
+
+_keys = _key_reader()

@@ -30,6 +30,14 @@ def _op(event: Event) -> str | None:
         return "make runnable" if isinstance(mode, int) and mode & 0o111 else "rights"
     if action == "mknod":
         return "node"
+    if action == "utime":
+        return "backdate" if event.detail.get("backdated") else "times"
+    if action == "setxattr":
+        return "capability" if event.detail.get("name") == "security.capability" else "attribute"
+    if action == "chattr":
+        return "lock" if event.flags and re.search("IMMUTABLE|APPEND", event.flags) else "attribute"
+    if action == "removexattr":
+        return "attribute"
     return "rights"
 
 
@@ -90,8 +98,13 @@ def _reads_files_of(tree: Tree, place: tuple[str, ...]) -> bool:
     return depth == len(place) and any(child.n for child in (nodes[-1].children or {}).values())
 
 
+_COPY_WITH_TIMES = programs.COPIERS | frozenset(
+    "cp mv install git dpkg dpkg-deb rpm apk pip npm scp sftp make bsdtar pax".split()
+)
 _FILE_VERBS = {"read": "read", "list": "listed", "write": "wrote", "name": "removed or renamed", "link": "linked",
-               "make runnable": "made runnable", "rights": "changed the rights of", "node": "made a node"}  # fmt: skip
+               "make runnable": "made runnable", "rights": "changed the rights of", "node": "made a node",
+               "times": "changed the times of", "backdate": "set back the times of", "lock": "locked",
+               "attribute": "changed the attributes of", "capability": "gave rights to"}  # fmt: skip
 
 
 def weigh_file(view: View, depth: int, nodes: list[Node], known: Known, event: Event) -> Weight:
@@ -137,8 +150,12 @@ def _file_severity(view: View, op: str, odds: float) -> tuple[str, tuple[str, ..
         return "high", ("T1552.001",) if op == "read" else ("T1070",) if "_history" in view.path else ("T1098",)
     if sort == "startup" and op not in ("read", "list"):
         return "high", ("T1053.003",) if "cron" in view.path else ("T1543",)
-    if op == "make runnable":
+    if op in ("make runnable", "lock"):
         return "medium", ("T1222.002",)
+    if op == "capability":
+        return "high", ("T1548.001",)
+    if op == "backdate":
+        return "medium" if odds < 0.5 else "low", ("T1070.006",)
     if op == "name" and paths.is_log(view.path):
         return "medium", ("T1070",)
     if op == "write" and (sort.startswith("runnable") or sort in ("code", "system")):
@@ -180,6 +197,14 @@ def _file_odds(view: View, op: str, depth: int, program: str, parts: tuple[str, 
         return 0.1
     if op == "make runnable":
         return 3.0 if new_name else 0.15
+    if op == "capability":
+        return 0.5 if known.host and _system_tool(program) else 0.05
+    if op == "lock":
+        return 3.0 if new_name else 0.15
+    if op in ("times", "attribute"):
+        return 8.0 if new_name or written else 3.0
+    if op == "backdate":
+        return _backdate_odds(sort, program, new_name, written, by_hand, known)
     if op == "rights":
         return 4.0 if new_name else 2.0 if written else 0.5
     if sort.startswith("runnable"):
@@ -211,6 +236,20 @@ def _file_odds(view: View, op: str, depth: int, program: str, parts: tuple[str, 
             return 0.8 if by_hand else 4.0
         return 0.5 if by_hand else 1.5
     return (2.0 if by_hand else 3.0) if new_name else 0.4
+
+
+def _backdate_odds(sort: str, program: str, new_name: bool, written: bool, by_hand: bool, known: Known) -> float:
+    """Whoever unpacks or copies gives what it has just written the time of the original. Who sets back the time of
+    what is there already hides when it was changed."""
+    if new_name:
+        return 8.0  # it does so there
+    if programs.base(program) in _COPY_WITH_TIMES:
+        return 8.0 if written else 2.0
+    if sort in ("code", "system") and not (known.host and _system_tool(program)):
+        return 0.1
+    if by_hand or programs.base(program) == "touch":
+        return 0.15
+    return 8.0 if written else 0.5
 
 
 def _system_tool(program: str) -> bool:

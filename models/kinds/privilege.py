@@ -12,7 +12,8 @@ _CALL_ODDS = {
     "umount2": 0.2, "unshare": 0.2, "setns": 0.1, "chroot": 0.2, "pivot_root": 0.1, "clone": 0.3, "clone3": 0.3,
     "memfd_create": 0.5, "mprotect": 0.5, "mmap": 0.5, "pkey_mprotect": 0.5, "capset": 2.0, "perf_event_open": 0.2,
     "socket": 0.15, "init_module": 0.02, "finit_module": 0.02, "kexec_load": 0.02, "settimeofday": 0.2,
-    "clock_settime": 0.2,
+    "clock_settime": 0.2, "adjtimex": 0.2, "clock_adjtime": 0.2, "sethostname": 0.2, "setdomainname": 0.2,
+    "userfaultfd": 0.2, "io_uring_setup": 0.5, "add_key": 0.4, "request_key": 0.4, "keyctl": 0.3,
 }  # fmt: skip
 _PRIVILEGE_ATTACK = {
     "ptrace": "T1055.008",
@@ -24,7 +25,16 @@ _PRIVILEGE_ATTACK = {
     "mprotect": "T1055",
     "mmap": "T1055",
     "kill": "T1489",
+    "settimeofday": "T1070.006",
+    "clock_settime": "T1070.006",
+    "keyctl": "T1555",
+    "socket": "T1040",
 }
+_NETLINK = {"route": 20.0, "generic": 4.0, "uevent": 4.0, "sock_diag": 1.0, "audit": 1.0}
+"""Of netlink's sockets: nearly every program asks for the machine's addresses through "route"."""
+_KEYRING = ("GET_KEYRING_ID", "JOIN_SESSION_KEYRING", "LINK", "SETPERM", "CAPABILITIES", "DESCRIBE")
+"""What a log-in does with its own keys."""
+_IDS = frozenset("setuid setgid setreuid setregid setgroups setresuid setresgid setfsuid setfsgid".split())
 _DIRECTION = {"in": "of an accepted connection", "out": "of its own connection", "none": "of an unconnected socket"}
 _MEMORY = ("mmap", "mprotect", "pkey_mprotect")
 _JIT = frozenset(
@@ -33,7 +43,7 @@ _JIT = frozenset(
 """They make code as they run; whoever watches them from the middle may see it late."""
 _ASKING = frozenset("SIGHUP SIGUSR1 SIGUSR2 SIGWINCH SIGCHLD SIGIO SIGCONT".split())
 """Signals that ask for something, as a log rotation does; the others stop a program."""
-_SHOWN_DETAIL = ("family", "type", "fstype", "request", "command", "which", "domain")
+_SHOWN_DETAIL = ("family", "type", "protocol", "fstype", "request", "command", "which", "domain")
 
 
 def view_privilege(event: Event) -> View | None:
@@ -54,7 +64,7 @@ def view_privilege(event: Event) -> View | None:
         said = [event.flags or ""]
     if call in ("mount", "umount2", "chroot", "pivot_root", "move_mount") and event.object:
         said.append("/" + "/".join(paths.segments(event.object)))
-    elif call.startswith("set") and event.object and call != "setns":
+    elif call in _IDS and event.object:
         said = ["to root" if "0" in event.object.split(",") else "to a user"]
     elif detail.get("stdio_direction"):
         said = [_DIRECTION.get(str(detail["stdio_direction"]), "")]
@@ -75,6 +85,10 @@ def _makes_code(program: str, known: Known) -> bool:
 def weigh_privilege(view: View, depth: int, nodes: list[Node], known: Known, event: Event) -> Weight:
     _, program, call, line = view.tokens
     odds = _CALL_ODDS.get(call, 0.4)
+    if call == "socket" and event.detail.get("family") == "netlink":
+        odds = _NETLINK.get(str(event.detail.get("protocol")), 0.4)
+    if call == "keyctl" and event.detail.get("command") in _KEYRING:
+        odds = 2.0
     if "to a user" in line or call == "setgroups":
         odds = 3.0  # giving up rights
     if call in SIGNALS:
@@ -92,4 +106,5 @@ def weigh_privilege(view: View, depth: int, nodes: list[Node], known: Known, eve
         if view.sort == "refused":
             odds *= 0.7
     attack = (_PRIVILEGE_ATTACK[call],) if call in _PRIVILEGE_ATTACK else ("T1548",)
-    return Weight(odds, what, near, "high" if odds <= 0.1 else "medium", attack)
+    severity = "high" if odds <= 0.1 else "low" if call == "socket" and odds >= 1.0 else "medium"
+    return Weight(odds, what, near, severity, attack)

@@ -28,12 +28,12 @@ def burst(service: Service, load: Load, what: str, kinds: int) -> Iterator[Resul
         for number in range(kinds):
             (files / str(number)).touch()
         place.run(*load.command, "opens", "1", "1", "/dev/shm", "1")  # so that the workload is known
-        place.settled(service)
+        known = place.settled(service)["events"]
         start = time.time() - 1
         pids = {one.role: one.pid for one in memory(service)}
         used = {role: cpu_seconds([pid]) for role, pid in pids.items()}
         answer = place.run(*load.command, "opens", str(RATE), str(SECONDS), str(files), str(kinds))
-        place.settled(service)
+        place.settled(service, beyond=known)
         used = {role: cpu_seconds([pid]) - used[role] for role, pid in pids.items()}
         arrived, lost = received(service, start, place.id[:12], f"{files}/")
     made = Counter(number % kinds for number in range(answer["done"]))

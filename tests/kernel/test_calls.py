@@ -13,6 +13,7 @@ import pytest
 
 from probes import wire
 from probes.calls import BY_NR, CALLS, ROWS, Call, Take
+from probes.describe import describe
 from probes.wire import Record
 from tests.kernel.actor import answered, call
 from tests.kernel.watch import Watched
@@ -41,6 +42,8 @@ def make(name: str, folder: str) -> list[int]:
     header = struct.pack("QIIQQQQII", ctypes.addressof(name_of_peer), 16, 0, ctypes.addressof(pieces), 1, 0, 0, 0, 0)
     headers = ctypes.create_string_buffer(header + bytes(8), 64)
     how = struct.pack("QQQ", os.O_RDONLY, 0, 0)
+    times = ctypes.create_string_buffer(struct.pack("4q", 86400, 86401, 86402, 0), 32)
+    value = ctypes.create_string_buffer(struct.pack("QII", ctypes.addressof(buffer), 1, 0), 16)
     new_uts = struct.pack("11Q", 0x4000000, 0, 0, 0, 17, 0, 0, 0, 0, 0, 0)
     inherited, other = socket.socketpair()
     inet = socket.create_server(("127.0.0.1", 0))
@@ -83,6 +86,19 @@ def make(name: str, folder: str) -> list[int]:
         "fchownat": lambda: call(260, at_file, b"file", 1, 2, 0),
         "truncate": lambda: call(76, b"file", 10),
         "ftruncate": lambda: call(77, file, 10),
+        "utimensat": lambda: call(280, here, b"file", times, 0x100),
+        "futimesat": lambda: call(261, here, b"file", times),
+        "utimes": lambda: call(235, b"file", times),
+        "utime": lambda: call(132, b"file", times),
+        "setxattr": lambda: call(188, b"file", b"user.a", buffer, 1, 0),
+        "lsetxattr": lambda: call(189, b"file", b"user.a", buffer, 1, 0),
+        "fsetxattr": lambda: call(190, file, b"user.a", buffer, 1, 0),
+        "setxattrat": lambda: call(463, here, b"file", 0x100, b"user.a", value, 16),
+        "removexattr": lambda: call(197, b"file", b"user.a"),
+        "lremovexattr": lambda: call(198, b"file", b"user.a"),
+        "fremovexattr": lambda: call(199, file, b"user.a"),
+        "removexattrat": lambda: call(466, here, b"file", 0x100, b"user.a"),
+        "ioctl": lambda: call(16, file, 0x40086602, ctypes.create_string_buffer(struct.pack("Q", 0x80), 8)),
         "connect": lambda: call(42, udp.fileno(), loopback, 16),
         "bind": lambda: call(49, tcp.fileno(), struct.pack("<HH", 2, 0) + bytes([127, 0, 0, 1]) + bytes(8), 16),
         "listen": lambda: call(50, tcp.fileno(), 5),
@@ -127,6 +143,18 @@ def make(name: str, folder: str) -> list[int]:
         "kexec_file_load": lambda: call(320, -1, -1, 0, None, 64),
         "bpf": lambda: call(321, 5, bytes(48), 48),
         "perf_event_open": lambda: call(298, bytes(128), -1, -1, -1, 8),
+        "userfaultfd": lambda: call(323, 0x80000),
+        "io_uring_setup": lambda: call(425, 1, bytes(120)),
+        "add_key": lambda: call(248, b"user", b"wonted", b"x", 1, -1),
+        "request_key": lambda: call(249, b"user", b"no such key", None, 0),
+        "keyctl": lambda: call(250, 0, -1, 0),
+        "settimeofday": lambda: call(164, struct.pack("qq", -1, 0), None),
+        "clock_settime": lambda: call(227, 0, struct.pack("qq", -1, 0)),
+        "adjtimex": lambda: call(159, struct.pack("I", 0x4000) + bytes(204)),
+        "clock_adjtime": lambda: call(305, 0, struct.pack("I", 0x4000) + bytes(204)),
+        "sethostname": lambda: call(170, b"other", 65),
+        "setdomainname": lambda: call(171, b"other", 65),
+        "socket": lambda: call(41, 17, 3, 0),
         "memfd_create": lambda: call(319, b"hidden", 1),
         "mmap": lambda: -12 if call(9, 0, 4096, 7, 0x22, -1, 0) < 0 else 1,
         "mprotect": lambda: call(10, at, 4096, 7),
@@ -168,7 +196,8 @@ def test_every_row_of_the_table_is_told_when_it_is_called(watched: Watched, tmp_
     if row.path2 is not None:
         assert record.path2 in (b"new", b"file", b"nothing")
         assert bytes(tmp_path) == record.base2
-    if row.fd is not None and row.take is Take.PATHS and row.name not in ("mmap", "kexec_file_load"):
+    pathless = row.path is None and row.take is Take.PATHS
+    if row.fd is not None and pathless and row.name not in ("mmap", "kexec_file_load"):
         assert (None, bytes(tmp_path / "file")) == (record.path, record.base)
 
 
@@ -180,6 +209,16 @@ EXPECTED: dict[str, dict[str, object]] = {
     "fchmod": {"mode": 0o4755},
     "renameat2": {"flags": 1, "path2": b"new"},
     "symlinkat": {"text": b"target", "path": b"new"},
+    "utimensat": {"mode": 86402, "flags": 0x100},
+    "futimesat": {"mode": 86402},
+    "utimes": {"mode": 86402},
+    "utime": {"mode": 86401},
+    "setxattrat": {"text": b"user.a", "flags": 0x100},
+    "fremovexattr": {"text": b"user.a"},
+    "ioctl": {"action": "chattr", "flags": 0x80},
+    "adjtimex": {"flags": 0x4000, "ret": -errno.EINVAL},
+    "clock_adjtime": {"flags": 0x4000},
+    "keyctl": {"action": "keyctl"},
     "mount": {"path": b"file", "path2": b"nothing", "text": b"no-such-type", "flags": 4},
     "fsopen": {"text": b"tmpfs"},
     "memfd_create": {"text": b"hidden", "flags": 1},
@@ -211,6 +250,47 @@ def test_a_record_holds_what_the_row_says(watched: Watched, tmp_path: Path, name
     assert EXPECTED[name] == {field: getattr(record, field) for field in EXPECTED[name]}
 
 
+TOLD_AS: dict[str, tuple[str, dict[str, object]]] = {
+    "socket": ("packet raw", {"family": "packet", "type": "raw"}),
+    "keyctl": ("GET_KEYRING_ID", {"command": "GET_KEYRING_ID"}),
+    "add_key": ("user", {}),
+    "clock_settime": ("CLOCK_REALTIME", {}),
+    "adjtimex": ("CLOCK_REALTIME", {}),
+    "sethostname": ("other", {}),
+    "utime": ("FOLDER/file", {"mtime": 86401, "backdated": True}),
+    "setxattr": ("FOLDER/file", {"name": "user.a"}),
+    "removexattrat": ("FOLDER/file", {"name": "user.a"}),
+    "ioctl": ("FOLDER/file", {}),
+}
+
+
+@pytest.mark.parametrize("name", TOLD_AS)
+def test_a_record_in_peoples_words(watched: Watched, tmp_path: Path, name: str) -> None:
+    row = next(row for row in CALLS if row.name == name)
+    (pid, _), records = watched.run(make, name, str(tmp_path))
+
+    what, detail = TOLD_AS[name]
+    assert (what.replace("FOLDER", str(tmp_path)), detail) == describe(the(records, row, pid))
+
+
+def timed(folder: str) -> int:
+    """futimens(3), and a time that is now."""
+    file = os.open(folder + "/file", os.O_RDWR | os.O_CREAT)
+    call(280, file, None, struct.pack("4q", 1, 0, 2, 0), 0)
+    call(280, -100, folder.encode() + b"/file", None, 0)
+    call(280, -100, folder.encode() + b"/file", struct.pack("4q", 1, 0, 2, 0x3FFFFFFE), 0)
+    os.close(file)
+    return 0
+
+
+def test_times_are_told_by_descriptor_too_and_a_time_of_now_is_no_time(watched: Watched, tmp_path: Path) -> None:
+    _, records = watched.run(timed, str(tmp_path))
+
+    path = bytes(tmp_path / "file")
+    told = [(r.path or r.base, r.mode) for r in records if r.action == "utime"]
+    assert [(path, 2), (path, wire.NO_TIME), (path, wire.NO_TIME)] == told
+
+
 def test_the_numbers_are_this_architectures() -> None:
     header = Path("/usr/include/x86_64-linux-gnu/asm/unistd_64.h")
     if not header.exists():
@@ -218,7 +298,7 @@ def test_the_numbers_are_this_architectures() -> None:
     words = (line.split() for line in header.read_text().splitlines() if line.startswith("#define __NR_"))
     numbers = {name.removeprefix("__NR_"): int(nr) for _, name, nr in words}
 
-    newer = {"fchmodat2"}  # Linux 6.6
+    newer = {"fchmodat2", "setxattrat", "removexattrat"}  # Linux 6.6, 6.13
     assert {row.name: row.nr for row in CALLS if row.name not in newer} == {
         row.name: numbers[row.name] for row in CALLS if row.name not in newer
     }
@@ -248,28 +328,6 @@ def test_what_seccomp_refuses_is_told_as_refused(watched: Watched, tmp_path: Pat
     assert [(result, 0x10000000)] == [(r.ret, r.flags) for r in records if r.pid == pid and r.action == "unshare"]
 
 
-def by_int_0x80() -> list[int]:
-    """Number 42: connect here, pipe there."""
-
-    def old() -> int:
-        code = bytes.fromhex("53 31db b82a000000 cd80 5b c3".replace(" ", ""))
-        page = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
-        page.write(code)
-        at = ctypes.addressof(ctypes.c_char.from_buffer(page))
-        return ctypes.CFUNCTYPE(ctypes.c_int)(at)()
-
-    return list(answered(old))
-
-
-def test_a_32_bit_call_is_counted_and_not_taken_for_another(watched: Watched) -> None:
-    before = watched.attached.reader.quiet()["compat"]
-    (pid, result), records = watched.run(by_int_0x80)
-
-    assert -errno.EFAULT == result
-    assert [] == [r for r in records if r.pid == pid and r.action == "connect"]
-    assert watched.attached.reader.quiet()["compat"] > before
-
-
 def not_told(folder: str) -> int:
     """The neighbours of what is told."""
     page = mmap.mmap(-1, 4096)
@@ -286,6 +344,10 @@ def not_told(folder: str) -> int:
         call(72, 1, 1, 0)  # fcntl(F_GETFD)
         call(101, 7, 1 << 22, 0, 0)  # PTRACE_CONT
         call(321, 11, bytes(16), 16)  # BPF_PROG_GET_NEXT_ID
+        call(159, bytes(208))  # adjtimex that only asks
+        call(16, 1, 0x5401, 0)  # an ioctl of a terminal
+        for family, kind in ((1, 1), (1, 2), (2, 1), (2, 2), (10, 1), (2, 0x80801)):
+            call(41, family, kind, 0)
         return 0
 
     pid, _ = answered(quiet)

@@ -57,7 +57,7 @@ ACTS: tuple[tuple[str, str, Act], ...] = (
     ("history read", ".bash_history", lambda w: w.read(CAT, "/root/.bash_history")),
     ("own environment read by the worker", "environ", lambda w: w.read(WORKER, "/proc/self/environ")),
     ("kernel setting", "/proc/sys/net/ipv4/ip_forward", lambda w: w.wrote(SH, "/proc/sys/net/ipv4/ip_forward")),
-    ("file's time set back", "/app/worker.py", lambda w: w.changed(WORKER, "utime", "/app/worker.py")),
+    ("file's time set back", "/app/worker.py", lambda w: w.changed(WORKER, "utime", "/app/worker.py", mtime=1, backdated=True)),
     ("rights of the application", "/app/worker.py", lambda w: w.changed(SH, "chmod", "/app/worker.py", mode=0o666)),
     ("owner of a program", "/usr/bin/gzip", lambda w: w.changed(SH, "chown", "/usr/bin/gzip")),
     ("entry program in a second copy", "tini", lambda w: w.ran("/sbin/tini", "--", "/tmp/x", by=WORKER)),
