@@ -118,7 +118,6 @@ class Main:
         except CannotLoad as error:
             return self._refuse(str(error))
         rights.drop(attached.reader.lost)
-        die_with_parent()  # a change of rights may have cleared it
         self._begin(attached, keys)
         try:
             self._loop(attached)
@@ -272,8 +271,8 @@ def die_with_parent() -> None:
 
 
 def lean() -> None:
-    """Batches are freed to the kernel, not kept: glibc would raise its threshold with the first of them (58 MB after a
-    flood instead of 30)."""
+    """Batches are freed to the kernel, not kept: glibc would raise its threshold with the first of them and keep as
+    much as ever waited."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
         libc.mallopt(M_MMAP_THRESHOLD, 64 << 10)

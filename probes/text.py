@@ -13,7 +13,7 @@ def text(raw: bytes) -> str:
     return raw.decode("utf-8", "backslashreplace")
 
 
-@lru_cache(maxsize=16_384)
+@lru_cache(maxsize=2_048)
 def path(base: bytes | None, typed: bytes) -> str:
     """The path that was meant: `typed` against the directory `base`, with //, /./ and /../ resolved as text.
 
