@@ -108,6 +108,8 @@ static __always_inline u16 uring_address(struct scratch *s, u64 req, int connect
 #endif
     s->e.len[ADDR] = size;
     s->used += size;
+    if (connects && *(u16 *)(to + 2) == __builtin_bswap16(DNS_PORT))
+        asks(s);
     return *(u16 *)to;
 }
 
