@@ -5,7 +5,7 @@ ARGS ?=
 TESTS ?= tests
 MAKEFLAGS += --no-print-directory
 
-.PHONY: run demo doctor test test-kernels bench check config pin setup setup-test clean
+.PHONY: run demo doctor test test-kernels bench check config pin setup setup-test setup-bench clean
 
 run: setup
 	@exec $(SUDO) .venv/bin/wonted run $(ARGS)
@@ -22,7 +22,7 @@ test: setup-test
 test-kernels: setup-test  ## the kernel tests on the kernels of Debian 12 and 13, emulated: half an hour (tests/kernels/run.sh)
 	@exec $(SUDO) tests/kernels/run.sh $(ARGS)
 
-bench: setup-test
+bench: setup-bench  ## what Wonted costs: about ten minutes; ARGS="cost --quick" for one round, ARGS=--help for the rest
 	@exec $(SUDO) .venv/bin/python -m tests.benchmarks $(ARGS)
 
 check: setup-test
@@ -41,6 +41,9 @@ setup:
 
 setup-test:
 	@config/setup.sh test
+
+setup-bench:
+	@config/setup.sh bench
 
 clean:  ## what the targets above made in this folder; data in /var/lib/wonted stays
 	rm -rf .venv .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis

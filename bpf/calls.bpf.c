@@ -8,6 +8,7 @@
 #define AT_FDCWD_32 0xffffff9cU
 #define FMODE_CREATED 0x100000U
 #define TS_COMPAT 2
+#define NO_SUCH 511 /* under this number 32-bit calls are counted that have no row */
 /* bpf(2) commands that only move map elements (1..4, 21, 24..27) or ask (11, 12, 15, 16, 20, 23, 31) */
 #define BPF_QUIET 0x8fb1981eULL
 #define FS_IOC_SETFLAGS 0x40086602U
@@ -180,22 +181,31 @@ static __always_inline int is_told(struct row *row, struct scratch *old, u64 reg
 
 int on_sys_exit(struct bpf_raw_tracepoint_args *ctx)
 {
-    u64 regs = ctx->args[0], number = 0;
+    u64 regs = ctx->args[0], number = 0, id = bpf_get_current_pid_tgid();
     s64 ret = ctx->args[1];
-    u32 nr;
+    u32 nr, tid = id, at = tid & (THREADS - 1);
     struct scratch *s = NULL;
+    struct thread *t = threads.lookup(&at);
+    struct process *p = process_of(id >> 32);
+    if (!t || !p)
+        return 0;
+    if (t->tid != tid || t->moved != p->moved)
+        meet(t, p, tid);
+    if (t->slot == SELF)
+        return 0;
     GET(number, regs, offsetof(struct pt_regs, orig_ax));
+    if (number > 511) /* sigreturn's is -1 */
+        return 0;
     nr = number;
     if (is_compat()) {
         s = of_compat(regs, nr);
-        if (!s)
-            return 0;
-        nr = s->nr;
+        nr = s ? s->nr & 511 : NO_SUCH;
     }
+    tally(t, p, nr, ret);
     struct row *row = rows.lookup(&nr);
     if (!row || !row->on || !is_told(row, s, regs, nr, ret))
         return 0;
-    if (is_self() || (!s && !of_native(regs, nr)))
+    if (!s && !of_native(regs, nr))
         return 0;
     takes.call(ctx, row->take);
     count(LOST + row->kind); /* the tail call failed */
@@ -286,14 +296,10 @@ static __always_inline u64 new_time(struct scratch *s)
 }
 
 /* Numbers, up to two paths, a descriptor's path, one string more. */
-int take_paths(struct bpf_raw_tracepoint_args *ctx)
+static __always_inline void paths(struct scratch *s, struct row *row, u64 task)
 {
-    struct row *row;
-    u64 task = bpf_get_current_task(), file = 0;
+    u64 file = 0;
     u32 mode = 0;
-    struct scratch *s = of_call(ctx, &row, task);
-    if (!s)
-        return 0;
     if (row->flags != NONE)
         s->e.flags = (u32)arg(s, row->flags);
     if (row->flags_in != NONE)
@@ -311,6 +317,178 @@ int take_paths(struct bpf_raw_tracepoint_args *ctx)
         one_path(s, task, row->path2, row->dirfd2, NONE, 0, 1);
     if (row->text != NONE)
         user_string(s, arg(s, row->text), TEXT);
+}
+
+int take_paths(struct bpf_raw_tracepoint_args *ctx)
+{
+    struct row *row;
+    u64 task = bpf_get_current_task();
+    struct scratch *s = of_call(ctx, &row, task);
+    if (!s)
+        return 0;
+    paths(s, row, task);
+    send(s, row->kind, row->wake);
+    return 0;
+}
+
+/* The file behind a descriptor that was just given out: the table has room for it. */
+static __always_inline u64 opened_file(u64 task, u64 fd)
+{
+    u64 files = 0, table = 0, array = 0, file = 0;
+    GET(files, task, TASK_FILES);
+    GET(table, files, FILES_FDT);
+    GET(array, table, FDTABLE_FD);
+    GET(file, array, fd * 8);
+    return file;
+}
+
+/* Who opens what, and how: by the file that was opened, not by the path that was typed, which another thread can
+ * rewrite and a link can bend. 0: the call made the file, so it is another one each time. */
+static __always_inline u64 key_of(u64 who, u64 file, u64 flags)
+{
+    u64 f[FILE_SPAN / 8] = {}, i[INODE_SPAN / 8] = {}, inode;
+    u32 generation = 0;
+    GET(f, file, FILE_LOW);
+    if (AT(u32, f, FILE_MODE - FILE_LOW) & FMODE_CREATED)
+        return 0;
+    inode = AT(u64, f, FILE_INODE - FILE_LOW);
+    GET(i, inode, INODE_LOW);
+    GET(generation, inode, INODE_GENERATION);
+    who = mix(who, AT(u64, i, INODE_INO - INODE_LOW));
+    who = mix(who, AT(u64, i, INODE_SB - INODE_LOW));
+    return mix(who, flags << 32 | generation) | 1;
+}
+
+/* The end of a run of letters, digits and underscores: a number counts as any number, and what looks drawn at random
+ * as any of its like. */
+static __always_inline void end_of_run(struct run *r)
+{
+    if (r->length && r->digits == r->length)
+        r->hash = mix(r->before, '#');
+    else if (r->length >= 6 && (r->switches >= 2 || (r->uppers >= 2 && r->lowers)))
+        r->hash = mix(r->before, '?');
+    r->length = 0;
+    r->digits = 0;
+    r->uppers = 0;
+    r->lowers = 0;
+    r->switches = 0;
+}
+
+#define SHAPED 256
+
+/* The names of the file that was opened, from the leaf up, stripped of what changes from run to run. 0: too long. */
+static __always_inline u64 shape_of(struct scratch *s, u64 who, u64 file, u64 flags, u64 task)
+{
+    struct run *r = &s->run;
+    u64 start = s->used, mnt = 0, dentry = 0, n;
+    GET(mnt, file, FILE_PATH + PATH_MNT);
+    GET(dentry, file, FILE_PATH + PATH_DENTRY);
+    climb(s, mnt, dentry, task, PAYLOAD, 0, 0);
+    n = s->used - start;
+    s->used = start;
+    s->e.len[PAYLOAD] = 0;
+    if (n > SHAPED)
+        return 0;
+    r->hash = mix(mix(who, flags), s->e.marks & CREATED);
+    r->top = start;
+    r->digit = 0;
+    end_of_run(r);
+#pragma nounroll
+    for (u64 i = 1; i < SHAPED; i++) {
+        if (i >= n)
+            break;
+        u64 at = start + i;
+        BOUND(at);
+        u64 c = s->data[at];
+        u64 digit = c - '0' < 10, upper = c - 'A' < 26, lower = c - 'a' < 26 || c == '_';
+        if (digit || upper || lower) {
+            if (!r->length)
+                r->before = r->hash;
+            else if (digit != r->digit)
+                r->switches += 1;
+            if (r->length)
+                r->uppers += upper;
+            r->lowers += lower;
+            r->digits += digit;
+            r->length += 1;
+            r->digit = digit;
+        } else {
+            end_of_run(r);
+            if (!c && i + 1 < n)
+                r->top = start + i + 1;
+        }
+        r->hash = (r->hash ^ c) * MULTIPLIER;
+    }
+    return mix(r->hash, n > 0) | 1;
+}
+
+/* May this workload send one new name more? What lies under /etc, /root, /home, /run and /boot has a bucket of its own,
+ * so that a flood of names elsewhere does not hide it. */
+static __always_inline int spend(struct scratch *s, u32 slot, u32 kind)
+{
+    u64 top = s->run.top, elapsed, more;
+    u32 name = 0;
+    BOUND(top);
+    __builtin_memcpy(&name, &s->data[top], 4);
+    if (name == 0x00637465 || name == 0x746f6f72 || name == 0x656d6f68 || name == 0x006e7572 || name == 0x746f6f62)
+        slot += SLOTS;
+    struct bucket *b = buckets.lookup(&slot);
+    if (!b)
+        return 1;
+    elapsed = s->e.time - b->time;
+    if (elapsed > 1ULL << 32)
+        elapsed = 1ULL << 32;
+    more = ((elapsed >> 10) * NEW_PER_SECOND) >> 20;
+    if (more) {
+        b->time = s->e.time;
+        b->tokens += more;
+        if (b->tokens > 2 * NEW_PER_SECOND)
+            b->tokens = 2 * NEW_PER_SECOND;
+    }
+    if (!b->tokens) {
+        b->held += 1;
+        count(HELD + kind);
+        return 0;
+    }
+    b->tokens -= 1;
+    return 1;
+}
+
+/* The open family. What the agent was told is usual for this workload is counted, and not sent. */
+int take_open(struct bpf_raw_tracepoint_args *ctx)
+{
+    u64 task = bpf_get_current_task(), file = 0, key = 0, flags = 0, who = 0;
+    s64 ret = ctx->args[1];
+    u32 cpu = bpf_get_smp_processor_id(), at = (u32)bpf_get_current_pid_tgid() & (THREADS - 1), nr;
+    struct thread *t = threads.lookup(&at);
+    struct scratch *s = scratch_call.lookup(&cpu);
+    struct row *row;
+    if (!t || !s)
+        return 0;
+    nr = s->nr;
+    s->used = 0;
+    if (ret >= 0 && (nr == 2 || nr == 257))
+        who = who_acts(s, task);
+    if (who) {
+        file = opened_file(task, ret);
+        flags = (u32)(nr == 2 ? s->args[1] : s->args[2]);
+        key = key_of(who, file, flags);
+        if (key && is_known(key))
+            return 0;
+    }
+    s = of_call(ctx, &row, task);
+    if (!s)
+        return 0;
+    s->e.key = key;
+    s->run.top = 0;
+    paths(s, row, task);
+    if (file) {
+        s->e.shape = shape_of(s, who, file, flags, task);
+        if (is_known(s->e.shape))
+            return 0;
+    }
+    if (!spend(s, t->slot, row->kind))
+        return 0;
     send(s, row->kind, row->wake);
     return 0;
 }

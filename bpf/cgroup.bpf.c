@@ -42,6 +42,9 @@ int on_cgroup_attach(struct bpf_raw_tracepoint_args *ctx)
     struct scratch *s = of_cgroup(ctx->args[0], ctx->args[1], CGROUP_ATTACH, ctx->args[2]);
     if (!s)
         return 0;
+    struct process *p = process_of(s->e.pid);
+    if (p)
+        p->moved += 1;
     s->e.cgroup = s->e.args[0];
     s->e.args[1] = bpf_get_current_pid_tgid() >> 32;
     s->e.args[2] = ctx->args[3] & 0xff;

@@ -13,8 +13,22 @@
 #define ARGV_MAX 16384
 #define REFUSED_ARGS 32
 
+/* How far `strip` has come with a name: see calls.bpf.c. In memory for the same reason as `used`. */
+struct run {
+    u64 hash;
+    u64 before;              /* the hash where the run of letters and digits began */
+    u64 length;
+    u64 digits;
+    u64 uppers;              /* not counting the first */
+    u64 lowers;
+    u64 switches;            /* between digits and letters */
+    u64 digit;               /* was the last one a digit? */
+    u64 top;                 /* where the topmost name begins */
+};
+
 struct scratch {
     u64 used;                /* of data; kept in memory, where the verifier knows nothing of it: else it tries each value */
+    struct run run;
     u64 args[8];             /* of the call that ends, as x86-64 has them; the last two are never asked for */
     u32 nr;
     u32 compat;              /* the number by which 32-bit code called; 0: it is no 32-bit call */
@@ -22,11 +36,14 @@ struct scratch {
     u8 data[REACH + 1 + PIECE];
 };
 
+/* Two rings: what comes in floods (files, connections, DNS) cannot push out what must not be missed. */
 BPF_RINGBUF_OUTPUT(events, RING_PAGES);
+BPF_RINGBUF_OUTPUT(urgent, URGENT_PAGES);
 BPF_ARRAY(rows, struct row, 512);
 BPF_ARRAY(compat, u16, COMPAT_ROWS); /* 1 + the x86-64 number of a 32-bit call; of socketcall's: from SOCKETCALL on */
 BPF_PROG_ARRAY(takes, 8);
 BPF_PERCPU_ARRAY(counters, u64, COUNTERS);
+BPF_TABLE("lru_hash", u64, u8, came_in, 16384); /* struct sock, while nobody connects it anew */
 BPF_HASH(self, u32, u8, 4096);      /* thread groups of our own */
 
 /* One record is built here before it is sent: BPF's stack is 512 bytes, and a per-CPU map's value at most 32 KiB.
@@ -37,6 +54,8 @@ BPF_ARRAY(scratch_process, struct scratch, CPUS);
 BPF_ARRAY(scratch_cgroup, struct scratch, CPUS);
 
 #define GET(to, base, offset) bpf_probe_read_kernel(&(to), sizeof(to), (const void *)((u64)(base) + (offset)))
+
+#define AT(type, words, offset) (*(type *)((u8 *)(words) + (offset)))
 
 /* The verifier must see the bound on the very register that is added to the pointer. */
 #define BOUND(value) asm volatile("%0 &= 0x7fff" : "+r"(value))
@@ -107,6 +126,8 @@ static __always_inline void begin(struct scratch *s, u16 type, s16 nr, u64 task)
     e->nr = nr;
     e->stdio = 0;
     e->pad = 0;
+    e->key = 0;
+    e->shape = 0;
     __builtin_memset(e->args, 0, sizeof(e->args));
     __builtin_memset(e->len, 0, sizeof(e->len));
     __builtin_memset(e->pad2, 0, sizeof(e->pad2));
@@ -116,9 +137,14 @@ static __always_inline void begin(struct scratch *s, u16 type, s16 nr, u64 task)
 /* The reader polls; what is urgent wakes it. A failed output is counted by kind: the ring itself drops in silence. */
 static __always_inline void send(struct scratch *s, u32 kind, u8 wake)
 {
-    u64 size = sizeof(struct event) + s->used;
+    u64 size = sizeof(struct event) + s->used, how = wake ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
+    long failed;
     BOUND(size);
-    if (events.ringbuf_output(&s->e, size, wake ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP))
+    if (kind == KIND_FILE || kind == KIND_CONNECT || kind == KIND_ACCEPT || kind == KIND_DNS)
+        failed = events.ringbuf_output(&s->e, size, how);
+    else
+        failed = urgent.ringbuf_output(&s->e, size, how);
+    if (failed)
         count(LOST + kind);
 }
 
@@ -271,6 +297,11 @@ static __always_inline void stdio_sockets(struct scratch *s, u64 task)
         if (!found)
             found = sock;
     }
-    if (found)
+    if (found) {
+        u64 sk = 0;
+        GET(sk, found, SOCKET_SK);
+        if (came_in.lookup(&sk))
+            s->e.marks |= STDIO_IN;
         sock_section(s, found);
+    }
 }

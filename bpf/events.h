@@ -26,7 +26,7 @@ enum section {
     TEXT = 6,
     SOCK = 7,          /* struct ends: what the socket itself says */
     ADDR = 8,          /* the caller's sockaddr */
-    PAYLOAD = 9,
+    PAYLOAD = 9,       /* DNS: the message; EXEC, EXIT: struct usage of the image that ends */
     SECTIONS = 10,
 };
 
@@ -46,6 +46,7 @@ enum mark {
     STREAM = 0x800,        /* DNS over TCP: the message may begin with its length */
     COMPAT = 0x1000,       /* a 32-bit call; nr and args are the x86-64 call's */
     URING = 0x2000,        /* asked of io_uring: the result is not known yet, ret says nothing */
+    STDIO_IN = 0x4000,     /* the socket on a standard stream came in by accept */
 };
 
 struct event {
@@ -68,6 +69,8 @@ struct event {
     u16 pad;
     u16 len[10];       /* SECTIONS */
     u16 pad2[2];
+    u64 key;           /* keyed hash of exactly this behaviour; 0: always sent */
+    u64 shape;         /* the same with the names of the path stripped of what changes from run to run; 0: none */
     u8  comm[16];
     u8  tty[16];
 };
@@ -103,7 +106,7 @@ struct row {
     u8 wake;
 };
 
-enum take { TAKE_PATHS = 0, TAKE_EXEC = 1, TAKE_SOCKET = 2, TAKE_SEND = 3, TAKE_RECEIVE = 4, TAKE_DUP = 5 };
+enum take { TAKE_PATHS = 0, TAKE_EXEC = 1, TAKE_SOCKET = 2, TAKE_SEND = 3, TAKE_RECEIVE = 4, TAKE_DUP = 5, TAKE_OPEN = 6 };
 
 enum when {
     WHEN_ALWAYS = 0,
@@ -126,5 +129,59 @@ enum when {
 /* The array of the 32-bit calls. */
 enum compat { SOCKETCALL = 512, COMPAT_ROWS = 544, COMPAT_LEFT_OUT = 0xffff };
 
-/* Counters per CPU: what was lost, and what was left out on purpose. LOST + kind is the first kind's. */
-enum counter { QUIET_ENOENT = 0, QUIET_COMPAT = 1, LOST = 2, COUNTERS = 16 };
+/* Counters per CPU: what was lost, and what was left out on purpose. LOST + kind is the first kind's; HELD + kind is
+ * what a workload's token bucket held back. */
+enum counter { QUIET_ENOENT = 0, QUIET_COMPAT = 1, NO_SLOT = 2, LOST = 4, HELD = 20, COUNTERS = 40 };
+
+/* Which system calls an image has made so far, and how many of its six-grams its workload had not shown before. */
+struct usage {
+    u64 used[8];       /* one bit per number */
+    u64 calls;
+    u64 misses;
+};
+
+/* Per process. The array is indexed by the low bits of the thread group's id: whoever comes later takes the place over. */
+struct process {
+    u32 tgid;          /* whose this is */
+    u32 moved;         /* goes up when the process is moved to another cgroup */
+    u64 image;         /* keyed hash of the program file and the first two arguments; 0: not known yet */
+    u64 used[8];
+    u64 calls;
+    u64 misses;
+};
+
+/* Per thread, indexed by the low bits of its id. */
+struct thread {
+    u32 tid;           /* whose this is */
+    u32 slot;          /* of the workload; SELF: our own */
+    u32 moved;         /* as in struct process, when `slot` was looked up */
+    u32 pad;
+    u64 cgroup;
+    u64 history;       /* the last six numbers, nine bits each */
+};
+
+/* Per slot and CPU, so that nothing needs to be atomic: what a cgroup did. */
+struct tally {
+    u64 received;      /* bytes of packets, from the network header on */
+    u64 sent;
+    u32 calls[512];
+    u32 errors[64];    /* by errno; the last one holds all above */
+};
+
+/* Per slot. */
+struct grams {
+    u64 enforcing;     /* 0: new six-grams are noted; 1: they are counted as misses */
+    u64 bits[1024];
+};
+
+/* Per slot: how many new names it may still send now. */
+struct bucket {
+    u64 time;          /* CLOCK_BOOTTIME, ns, of the last refill */
+    u64 tokens;
+    u64 held;          /* how many were not sent for want of one */
+};
+
+enum limits { SELF = 0xffffffff, SLOT_REST = 0, THREADS = 65536, PROCESSES = 32768 };
+
+/* switches[...] */
+enum option { FORWARD = 0, SWITCHES = 4 };

@@ -57,6 +57,44 @@ static __always_inline u16 address(struct scratch *s, u64 from, u64 len)
     return *(u16 *)to;
 }
 
+/* With whom: of accept the peer's address and our port, else the address that was asked for, or the peer's. Not the
+ * peer's port of accept, which is another one each time. 0: it is always sent. */
+static __always_inline u64 key_of_peer(struct scratch *s, u64 who, u16 family, int accepted)
+{
+    struct ends *ends = (struct ends *)s->data;
+    u64 at = s->e.len[SOCK], h, n = s->e.len[ADDR], words[2] = {};
+    u16 head[2] = {};
+    s64 ret = s->e.ret;
+    if (!who || (!n && !at))
+        return 0;
+    h = mix(mix(who, s->e.nr), ret < 0 && ret != -115 ? -ret : 0);
+    if (at)
+        h = mix(h, (u64)ends->proto << 32 | ends->kind);
+    if (accepted || !n) {
+        __builtin_memcpy(words, ends->addr, sizeof(words));
+        h = mix(mix(h, words[0]), words[1]);
+        return mix(mix(h, family), accepted ? (u64)ends->lport << 16 : ends->port) | 1;
+    }
+    BOUND(at);
+    u8 *addr = &s->data[at];
+    __builtin_memcpy(head, addr, sizeof(head));
+    h = mix(h, (u64)head[0] << 16 | head[1]);
+    if (family == 2) {
+        __builtin_memcpy(words, addr + 4, 4);
+    } else if (family == 10) {
+        __builtin_memcpy(words, addr + 8, 16);
+    } else {
+#pragma nounroll
+        for (u64 i = 2; i < 128; i++) {
+            if (i >= n)
+                break;
+            u64 c = addr[i & 127];
+            h = (h ^ c) * MULTIPLIER;
+        }
+    }
+    return mix(mix(h, words[0]), words[1]) | 1;
+}
+
 int take_socket(struct bpf_raw_tracepoint_args *ctx)
 {
     struct row *row;
@@ -81,6 +119,20 @@ int take_socket(struct bpf_raw_tracepoint_args *ctx)
     }
     if (family != 2 && family != 10 && (family != 1 || accepted))
         return 0;
+    if (sock && (accepted || s->e.nr == 42)) {
+        u64 sk = 0;
+        u8 one = 1;
+        GET(sk, sock, SOCKET_SK);
+        if (accepted && s->e.ret >= 0)
+            came_in.update(&sk, &one);
+        else if (!accepted)
+            came_in.delete(&sk);
+    }
+    if (accepted || s->e.nr == 42) {
+        s->e.key = key_of_peer(s, who_acts(s, task), family, accepted);
+        if (s->e.key && is_known(s->e.key))
+            return 0;
+    }
     send(s, row->kind, row->wake);
     return 0;
 }
@@ -112,6 +164,9 @@ static __always_inline void message(struct scratch *s, struct row *row, u64 name
         send(s, KIND_DNS, 0);
     } else if (sent && (row->on & 2) && (family == 2 || family == 10) && ends->kind != 1) {
         s->e.type = CALL;
+        s->e.key = key_of_peer(s, who_acts(s, bpf_get_current_task()), family, 0);
+        if (s->e.key && is_known(s->e.key))
+            return;
         send(s, row->kind, 0);
     }
 }

@@ -2,15 +2,36 @@
 /* fork, exec, exit.
  * Hooks: the sched tracepoints, which cost nothing per system call and cannot be passed by. */
 
+/* The child runs its parent's image, and has made no call. */
+static __always_inline void begin_process(u32 child, u32 parent)
+{
+    u32 at = parent & (PROCESSES - 1);
+    u64 image = 0;
+    struct process *p = processes.lookup(&at);
+    if (p && p->tgid == parent)
+        image = p->image;
+    at = child & (PROCESSES - 1);
+    p = processes.lookup(&at);
+    if (!p)
+        return;
+    p->tgid = 0; /* whatever was there is gone */
+    p = process_of(child);
+    if (p)
+        p->image = image;
+}
+
 /* A new process, not a thread. Runs in the parent, before the child has run. */
 int on_fork(struct bpf_raw_tracepoint_args *ctx)
 {
     u64 parent = ctx->args[0], child = ctx->args[1], real_parent = 0, css = 0, cgroup = 0, node = 0;
-    u32 cpu = bpf_get_smp_processor_id(), tgid = 0, child_tgid = 0;
+    u32 cpu = bpf_get_smp_processor_id(), tgid = 0, child_tgid = 0, tid = 0;
     GET(tgid, parent, TASK_TGID);
     GET(child_tgid, child, TASK_TGID);
+    GET(tid, child, TASK_PID);
+    forget_thread(tid); /* a number of a thread that is gone */
     if (tgid == child_tgid)
         return 0;
+    begin_process(child_tgid, tgid);
     if (self.lookup(&tgid)) {
         u8 one = 1;
         self.update(&child_tgid, &one);
@@ -90,6 +111,15 @@ int on_exec(struct bpf_raw_tracepoint_args *ctx)
     GET(end, mm, MM_ARG_END);
     arguments(s, start, end - start);
     stdio_sockets(s, task);
+    struct process *p = process_of(s->e.pid);
+    if (p) {
+        usage_section(s, p);
+        p->tgid = 0;
+        p = process_of(s->e.pid);
+    }
+    if (p)
+        p->image = image_of(s, task);
+    forget_thread(s->e.pid);
     send(s, KIND_EXEC, s->e.stdio != 0);
     return 0;
 }
@@ -137,6 +167,9 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
     begin(s, EXIT, -1, task);
     GET(code, task, TASK_EXIT_CODE);
     s->e.ret = code & 0x7f ? -(s64)(code & 0x7f) : (code >> 8) & 0xff;
+    struct process *p = process_of(tgid);
+    if (p)
+        usage_section(s, p);
     send(s, KIND_EXIT, 0);
     return 0;
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# setup.sh run|test: installs what is missing to run Wonted (or its tests) on Debian 12 and later, or Ubuntu 24.04: Debian packages,
-# kernel headers, mounts, and a virtual environment in .venv. One line per step that does something; none, and no network, when nothing is
-# missing. Never replaces a container engine, kernel headers that fit, or a file outside .venv, .cache and /lib/modules/VERSION.
+# setup.sh run|test|bench: installs what is missing to run Wonted (or its tests, or its benchmarks) on Debian 12 and later, or Ubuntu 24.04:
+# Debian packages, kernel headers, mounts, and a virtual environment in .venv. One line per step that does something; none, and no network,
+# when nothing is missing. Never replaces a container engine, kernel headers that fit, or a file outside .venv, .cache and /lib/modules/VERSION.
 set -euo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.."
 for_what=${1:-run}
@@ -120,6 +120,28 @@ python_packages() {
   touch "$stamp"
 }
 
+# What the benchmarks put load on, or compare with. Where one cannot be had, they say so and leave its lines out.
+loads() {
+  local program package missing=()
+  while read -r program package; do has "$program" || missing+=("$package"); done <<'END'
+gcc gcc libc6-dev
+nginx nginx-light
+wrk wrk
+redis-server redis-server
+redis-benchmark redis-tools
+bpftrace bpftrace
+END
+  [ ${#missing[@]} -gt 0 ] || return 0
+  (update) || { say "going on without ${missing[*]}: their benchmarks are left out"; return 0; }
+  updated=1
+  for package in "${missing[@]}"; do
+    # shellcheck disable=SC2086
+    (packages $package) || say "going on without $package: its benchmarks are left out"
+    # A package enables its service: the next boot shall not start what nobody asked for.
+    ! has systemctl || as_root systemctl --quiet disable "${package%-light}" 2>/dev/null || true
+  done
+}
+
 engine_installed() {
   local name
   for name in dockerd podman containerd nerdctl crio; do has $name && return 0; done
@@ -137,4 +159,5 @@ if [ "$for_what" = test ]; then
   has java || packages openjdk-17-jre-headless
   has mvn || packages maven
 fi
+[ "$for_what" != bench ] || loads
 environment

@@ -877,6 +877,8 @@ def _key(event: Event) -> Any:
             return None
         return (event.action, process.exe, process.argv[:2], event.object, event.flags, event.result < 0)
     if kind == "exec":
+        if event.action == "exit":
+            return "exit"
         if (event.detail and event.detail.keys() != {"path"}) or (process.tty and process.entered):
             return None
         up = process.parent

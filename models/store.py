@@ -3,6 +3,7 @@
 import logging
 import struct
 import zlib
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -12,13 +13,15 @@ from config.schema import Models, Settings
 from models.baseline import Baseline, lossy
 from models.finding import Decision, Finding
 from models.learning import Rule
-from probes.event import Batch, Process
+from probes.event import Batch, Process, lost_of
 
 log = logging.getLogger("wonted.models")
 MAGIC = b"WNTD"
 VERSION = 1
 HEADER = struct.Struct("<4sHI")
 TICK_NS = 1_000_000_000
+PAUSE_NS = 1_000_000_000
+"""How long before its batch a loss may have happened."""
 
 
 class CorruptSnapshot(ValueError):
@@ -72,7 +75,7 @@ class Baselines:
                     log.exception("%s: an event of kind %s could not be judged", name, event.kind)
                 continue
             if finding is not None:
-                here = sum(n for stage, n in lost.items() if stage.endswith("." + event.kind)) if lost else 0
+                here = lost_of(event.kind, lost) if lost else 0
                 findings.append(
                     msgspec.structs.replace(finding, event=lossy(event, here)) if here > event.lost else finding
                 )
@@ -88,6 +91,7 @@ class Baselines:
             for baseline in touched.values():
                 if baseline is not None:
                     baseline.lost += lost_in_all  # nobody knows whose they were: anybody's of this batch, once
+            self._pause(batch, touched)
         self._pass_time(batch, blind)
         return findings
 
@@ -103,6 +107,14 @@ class Baselines:
         self._home[name] = batch.partition
         self._dirty.add(name)
         return baseline
+
+    def _pause(self, batch: Batch, touched: Iterable[str]) -> None:
+        """Learning does not count the time in which events were lost: that nothing new was seen in it says nothing.
+        What was seen is learned all the same. What the kernel held back is of who floods: only of this batch's."""
+        flood = all(place.startswith("bucket.") for place in batch.lost)
+        for name in touched if flood else [name for name, home in self._home.items() if home == batch.partition]:
+            if self._all[name].epoch:
+                self._all[name].blind(batch.time - PAUSE_NS, batch.time)
 
     def _pass_time(self, batch: Batch, blind: Any) -> None:
         if not batch.time:

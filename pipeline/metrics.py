@@ -14,7 +14,7 @@ def _counter(name: str, words: str, labels: tuple[str, ...] = ()) -> Counter:
 
 batches = _counter("wonted_batches_total", "Batches by what became of them.", ("outcome",))
 received = _counter("wonted_events_received_total", "Events that reached the models.", ("type",))
-lost = _counter("wonted_events_lost_total", "Events known to be lost, by where.", ("stage",))
+lost = _counter("wonted_events_lost_total", "Events known to be lost or held back, by where.", ("stage", "kind"))
 dead = _counter("wonted_messages_dead_total", "Messages that could not be used and were put aside.", ("topic",))
 findings = _counter("wonted_findings_total", "Findings by detector and severity.", ("detector", "severity"))
 alerts = _counter("wonted_alerts_total", "Alerts handed to the sinks.", ("detector", "severity", "outcome"))

@@ -106,6 +106,8 @@ class Probe:
         self.rates: dict[str, float] = {}
         self.lost: dict[str, int] = {}
         self.counters: dict[str, int] = {}
+        self.rights: dict[str, Any] = {}
+        """What it holds, by its own word: holds, could_get, no_new_privs."""
         self.reported: float | None = None
         self.ready = asyncio.Event()
         self.restarts = 0
@@ -192,6 +194,8 @@ class Probe:
             self.lost = state["lost"]
         if isinstance(state.get("counters"), dict):
             self.counters = state["counters"]
+        if isinstance(state.get("rights"), dict):
+            self.rights = state["rights"]
         self.reported = time.time()
         if self.blind and self.blind[-1][1] is None:
             begun, _ = self.blind[-1]
@@ -229,6 +233,7 @@ class Probe:
             "blind": self.blind,
             "lost": self.lost,
             "counters": self.counters,
+            "rights": self.rights,
             "report_age_s": round(time.time() - self.reported, 1) if self.reported else None,
         }
 

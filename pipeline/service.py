@@ -18,7 +18,9 @@ from config.schema import Settings
 from models.finding import Decision
 from pipeline import metrics, transport
 from pipeline.app import App
+from pipeline.losses import words
 from pipeline.server import Connection, Handler, Refusal, Server, Subscriber
+from pipeline.stages import LATELY
 from pipeline.topics import OBSERVATIONS, encode, partition_of
 from pipeline.transport.errors import WRITE_ERRORS
 from pipeline.transport.log import LogFull
@@ -152,6 +154,8 @@ class Service:
             reasons.append(f"the log: {log_['expired_unread']} records grew too old or too many before they were read")
         if log_.get("sync_errors"):
             reasons.append(f"the log: the disk refused {log_['sync_errors']} times to make it durable")
+        if lost := self.stages.recently_lost():
+            reasons += [f"within the last {LATELY / 60:.0f} min {sentence}" for sentence in words(lost)]
         for sink, problem in self.app.outbox.problems.items():
             reasons.append(f"{sink}: {problem}")
         if not self.stages.consumed.is_set():

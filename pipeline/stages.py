@@ -57,6 +57,8 @@ HOLES = 4096
 """Missing sequence numbers remembered per run: a late one is still taken."""
 RETRY = 1.0
 """Seconds between tries to write what must not be lost (a full disk, a broker that is away)."""
+LATELY = 600.0
+"""Seconds that a loss keeps `status` yellow."""
 CLOSE = 5.0
 """Seconds for the last snapshot of a partition."""
 CONTAINERS = 1000
@@ -161,6 +163,8 @@ class Stages:
         """The latest 20 intervals that nobody watched, as the agent noted at its start; seconds since the epoch."""
         self._lost: dict[tuple[str, str], dict[int, int]] = {}
         """(run, stage.kind) -> partition -> lost so far."""
+        self._losses: dict[tuple[int, str], int] = {}
+        """(second, stage.kind) -> lost then."""
         self.found: deque[EventT[Any]] = deque()
         """Findings that wait to be grouped."""
         self.finding = -1
@@ -355,9 +359,25 @@ class Stages:
         told = self._lost.setdefault((batch.run, where), {})
         before = max(told.values(), default=0)
         told[batch.partition] = told.get(batch.partition, 0) + count
-        metrics.lost.labels(where).inc(max(0, told[batch.partition] - before))
+        more = max(0, told[batch.partition] - before)
+        stage, _, kind = where.partition(".")
+        metrics.lost.labels(stage, kind or "any").inc(more)
+        if more:
+            at = (int(time.monotonic()), where)
+            self._losses[at] = self._losses.get(at, 0) + more
+            self.recently_lost()
         while len(self._lost) > 1000:
             del self._lost[next(iter(self._lost))]
+
+    def recently_lost(self) -> dict[str, int]:
+        """By "stage.kind", within the last LATELY seconds."""
+        oldest = time.monotonic() - LATELY
+        while self._losses and (first := next(iter(self._losses)))[0] < oldest:
+            del self._losses[first]
+        lost: dict[str, int] = {}
+        for (_, where), count in self._losses.items():
+            lost[where] = lost.get(where, 0) + count
+        return lost
 
     def _contained(self, workload: str, container: str) -> None:
         seen = self.containers.setdefault(workload, {})

@@ -1,7 +1,8 @@
 """`python -m probes`: the probe process, started by `wonted run` with its settings as one line of JSON on stdin.
 
 Small on purpose: no Faust, no models, no bcc. It reads the kernel's ring, makes batches, and hands them to the worker
-over its socket. It ends with the worker. Exit codes: 0 told to stop, 2 bad settings, 4 the kernel refuses.
+over its socket. Once the programs are attached it gives up the rights that loading them took (rights.py). It ends with
+the worker. Exit codes: 0 told to stop, 2 bad settings, 4 the kernel refuses.
 """
 
 import ctypes
@@ -16,11 +17,13 @@ from typing import Any
 
 import msgspec
 
-from probes import live
+from probes import live, rights, usual
 from probes.agent import Agent
+from probes.counts import Sizes
 from probes.link import Link
-from probes.loader import FAMILIES, Attached, CannotLoad, attach
+from probes.loader import FAMILIES, Attached, CannotLoad, Secret, attach
 from probes.runtimes import Runtimes
+from probes.state import State
 from probes.wire import Record
 from probes.workload import Workloads, cgroup_root
 
@@ -28,14 +31,15 @@ POLL = 0.025
 """Seconds between looks at the ring; what is urgent wakes at once."""
 HURRY = 0.005
 """Seconds between looks while a container is being born: its state on disk may last no longer."""
-DRAIN = 2_000
+DRAIN = 1_000
 """Records taken at a time: memory stays small under a flood, and a flush is never late."""
 REPORT = 5.0
-STAMP = 2.0
-"""Seconds between notes of when we were last awake; the blind interval after a crash is right to this."""
+SAVE = 15.0
+"""Seconds between copies of what is usual; a crash costs that it is sent once more."""
 LAST_WORDS = 3.0
 """Seconds to hand over what is left when told to stop."""
 PR_SET_PDEATHSIG = 1
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 BLIND, USAGE = 4, 2
 
 
@@ -49,6 +53,9 @@ class Settings(msgspec.Struct):
     dns: Probe = Probe()
     privilege: Probe = Probe()
     ring: int = 16 << 20
+    slots: int = 128
+    known: int = 32_768
+    new_per_second: int = 20_000
     flush: float = 0.2
 
     def families(self) -> dict[str, bool]:
@@ -64,37 +71,6 @@ class Orders(msgspec.Struct):
     host: str = "localhost"
     state_dir: str | None = None
     self_pids: list[int] = []
-
-
-class State:
-    """When this machine was last watched, on disk."""
-
-    def __init__(self, folder: str | None, boot: str) -> None:
-        self.file = Path(folder, "probe.json") if folder else None
-        self.boot = boot
-        self._next = 0.0
-
-    def blind(self, now: int) -> dict[str, Any]:
-        """The note that says since when nobody watched; empty at the very first start."""
-        if self.file is None:
-            return {}
-        try:
-            known = msgspec.json.decode(self.file.read_bytes(), type=dict[str, Any])
-            last = int(known["last"])
-        except (OSError, ValueError, KeyError, TypeError, msgspec.DecodeError):
-            return {}
-        return {"blind": [last, now], "rebooted": known.get("boot") != self.boot} if 0 < last < now else {}
-
-    def stamp(self, *, at_once: bool = False) -> None:
-        if self.file is None or (not at_once and time.monotonic() < self._next):
-            return
-        self._next = time.monotonic() + STAMP
-        beside = self.file.with_suffix(".new")
-        try:
-            beside.write_bytes(msgspec.json.encode({"boot": self.boot, "last": time.time_ns()}))
-            beside.replace(self.file)
-        except OSError as error:
-            print(f"wonted: {self.file}: {error.strerror}", file=sys.stderr)
 
 
 class Main:
@@ -116,6 +92,8 @@ class Main:
             partitions=orders.partitions,
             families=orders.settings.families(),
         )
+        self.saved = Path(orders.state_dir, "usual.bin") if orders.state_dir else None
+        self._save_at = time.monotonic() + SAVE
         self._known_lost: dict[str, int] = {}
         self._records = 0
         self._reported = (time.monotonic(), 0, 0)
@@ -123,22 +101,38 @@ class Main:
     def run(self) -> int:
         settings = self.orders.settings
         self.link.pump()
+        saved = usual.load(self.saved, self.agent.boot) if self.saved else None
+        saved = saved or usual.Saved(self.agent.boot, Secret.new())
+        there = cgroups_that_exist(self.agent.workloads.cgroups)
+        keys = [row for row in saved.keys if row[1] in there][: settings.known]
+        self.secret = saved.secret
         try:
-            attached = attach({n for n, on in settings.families().items() if on}, self.orders.self_pids, settings.ring)
+            attached = attach(
+                {n for n, on in settings.families().items() if on},
+                self.orders.self_pids,
+                settings.ring,
+                Sizes(settings.slots, settings.known, settings.new_per_second),
+                Secret(*saved.secret),
+                [key for key, _, _ in keys],
+            )
         except CannotLoad as error:
             return self._refuse(str(error))
-        self._begin(attached)
+        rights.drop(attached.reader.lost)
+        die_with_parent()  # a change of rights may have cleared it
+        self._begin(attached, keys)
         try:
             self._loop(attached)
         finally:
             self._end(attached)
         return 0
 
-    def _begin(self, attached: Attached) -> None:
+    def _begin(self, attached: Attached, keys: list[tuple[int, int, str]]) -> None:
         skip = {*self.orders.self_pids, os.getpid()}
         now = time.time_ns()
         note: dict[str, Any] = {"probes": attached.probes} | self.state.blind(now)
         live.seed(self.agent, skip)
+        self.agent.kernel = attached.counts
+        self.agent.restore(keys)
         self.agent.tell(note)
         self.state.stamp(at_once=True)
         gc.collect()
@@ -165,12 +159,24 @@ class Main:
                 agent.flush()
                 next_flush = now + flush
                 self.state.stamp()
+                self._save(now)
                 if os.getppid() != self.parent:
                     return
             if now >= next_report:
                 self._report(attached)
                 next_report = now + REPORT
             link.pump()
+
+    def _save(self, now: float) -> None:
+        """What is usual, for the next start: it need not be told again."""
+        if self.saved is None or now < self._save_at:
+            return
+        self._save_at = now + SAVE
+        try:
+            usual.save(self.saved, usual.Saved(self.agent.boot, self.secret, list(usual.rows(self.agent.usual))))
+        except OSError as error:
+            print(f"wonted: {self.saved}: {error.strerror}; the next start learns anew what is usual", file=sys.stderr)
+            self.saved = None
 
     def _lost(self, attached: Attached) -> None:
         """What was lost since the last look goes into the batches."""
@@ -189,6 +195,7 @@ class Main:
             {
                 "op": "state",
                 "probes": attached.probes,
+                "rights": rights.describe(),
                 "lost": self._known_lost,
                 "rates": {
                     "records": round((self._records - records) / elapsed, 1),
@@ -200,6 +207,7 @@ class Main:
                     "containers_unresolved": workloads.unresolved,
                     "processes": len(self.agent.processes),
                     "cgroups": len(workloads.by_id),
+                    "usual": len(self.agent.usual.known),
                     "queue_batches": len(self.link),
                     "queue_bytes": self.link.size,
                     **{f"quiet_{name}": count for name, count in attached.reader.quiet().items()},
@@ -207,6 +215,7 @@ class Main:
             }
         )
         self._reported = (now, self._records, self.agent.events)
+        give_back()
 
     def _refuse(self, why: str) -> int:
         print(f"wonted: {why}", file=sys.stderr, flush=True)
@@ -223,6 +232,7 @@ class Main:
         self._lost(attached)
         self.agent.flush(last=True)
         attached.close()
+        self._save(self._save_at)
         self._hand_over(LAST_WORDS)
         self.state.stamp(at_once=True)
 
@@ -240,6 +250,10 @@ class Main:
     def _pushed(self, frame: dict[str, Any]) -> None:
         if frame.get("push") == "verbatim":
             self.agent.verbatim = bool(frame.get("on"))
+            if self.agent.kernel is not None:
+                self.agent.kernel.forward(self.agent.verbatim)
+        else:
+            self.agent.told(frame)
 
     def signalled(self, *_: object) -> None:
         if self.stop:
@@ -247,9 +261,30 @@ class Main:
         self.stop = True
 
 
+def cgroups_that_exist(root: Path | None) -> set[int]:
+    """The ids of all cgroups."""
+    return {os.stat(folder).st_ino for folder, _, _ in os.walk(root)} if root is not None else set()
+
+
 def die_with_parent() -> None:
     """SIGTERM when the worker's process is gone, however it went."""
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def lean() -> None:
+    """Batches are freed to the kernel, not kept: glibc would raise its threshold with the first of them (58 MB after a
+    flood instead of 30)."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(M_MMAP_THRESHOLD, 64 << 10)
+        libc.mallopt(M_TRIM_THRESHOLD, 128 << 10)
+
+
+def give_back() -> None:
+    """What a flood left free within the heap goes back to the kernel."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)
 
 
 def orphaned(workers: list[int]) -> bool:
@@ -260,6 +295,7 @@ def orphaned(workers: list[int]) -> bool:
 def main() -> int:
     parent = os.getppid()
     die_with_parent()
+    lean()
     line = sys.stdin.buffer.readline()
     try:
         orders = msgspec.json.decode(line, type=Orders)

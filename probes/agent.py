@@ -12,6 +12,7 @@ the container's.
 import os
 from collections import deque
 from collections.abc import Callable, Iterable
+from operator import attrgetter
 from pathlib import Path
 from time import time_ns
 from typing import Any
@@ -19,10 +20,12 @@ from zlib import crc32
 
 from probes import describe, dns, wire
 from probes.batch import encode
-from probes.event import Batch, Event, Process, Window
+from probes.counts import Counts, Tally, Usage, usage
+from probes.event import Batch, Event, Process, Window, lost_of
 from probes.processes import Entry, Processes, read_proc
 from probes.runtimes import BINARIES, command_options, engine_socket, trusted_binary
 from probes.text import path, text
+from probes.usual import Place, Usual
 from probes.wire import Record
 from probes.workload import Scope, Workloads
 
@@ -31,17 +34,26 @@ HEARTBEAT = 2 * SECOND
 """An idle partition gets an empty batch this often."""
 LARGEST = 4_096
 """Events in one batch; a busy flush makes several."""
-FLOOD = 6_000
+FLOOD = 2_000
 """Distinct events that force a flush before its time, so that memory stays bounded."""
 NEWBORN = SECOND
 """How old a container may be for its first events to wait one flush for its name or address."""
 SSH = {"sshd", "sshd-session"}
 SSH_OWN = SSH | {"sshd-auth", "unix_chkpwd"}
-ACCEPTED = 16_384
 JIT = {"mmap", "mprotect", "pkey_mprotect"}
 """The only privileged calls that are folded: a just-in-time compiler makes hundreds of the same in a flush."""
+REPEATS = 5 * SECOND
+"""How often the worker is told what the kernel counted instead of sending."""
+CHILD_CALLS = 64
+SURVEY = 60 * SECOND
+"""How often the system calls of processes that go on running are told."""
 ENTRIES = {"docker": "docker exec", "podman": "podman exec", "crio": "crictl exec"}
 QUIET_RUNTIME = {"file", "connect", "accept", "listen", "dns"}
+
+
+Sums = tuple[dict[str, int], dict[int, int], dict[int, int]]
+"""A second's counts, system calls and errors."""
+_time = attrgetter("time")
 
 
 class Item:
@@ -66,12 +78,13 @@ class Item:
 class Agent:
     """`take` records, `flush` in time; `send(partition, payload, counts)` gets each batch, in order.
 
-    `counts` is what the batch holds by kind, for whoever has to drop it and say what was dropped.
+    `counts` is what the batch holds by kind, for whoever has to drop it and say what was dropped; then `send` answers
+    False, and what this batch told of losses the next one tells.
     """
 
     def __init__(
         self,
-        send: Callable[[int, bytes, dict[str, int]], None],
+        send: Callable[[int, bytes, dict[str, int]], bool | None],
         workloads: Workloads,
         *,
         host: str,
@@ -98,17 +111,25 @@ class Agent:
         self.events = 0
         self._items: dict[Any, Item] = {}
         self._newborn: list[tuple[Scope, Item]] = []
-        self._closed: deque[tuple[Scope, int, dict[str, int]]] = deque()
+        self._closed: deque[tuple[Scope, int, Sums]] = deque()
         self._open: dict[int, Scope] = {}
         self._sequence = [0] * partitions
         self._sent = [0] * partitions
         self._owed: list[dict[str, int]] = [{} for _ in range(partitions)]
         self._notes: list[dict[str, Any]] = [{} for _ in range(partitions)]
+        self._losses: deque[tuple[int, int]] = deque(maxlen=64)
+        """When a loss was noticed, and how many: a second's windows come after the batches that told of its losses."""
         self._partition_of: dict[str, int] = {}
         self._trusted: dict[str, bool] = {}
-        self._accepted: dict[tuple[str | None, int | None, str | None, int | None], None] = {}
-        """Both ends of the connections that came in last."""
         self._unique = 0
+        self.kernel: Counts | None = None
+        """The kernel's own counts, where there is a kernel."""
+        self.usual = Usual()
+        self._repeats: dict[str, dict[int, int]] = {}
+        self._slots: dict[int, int] = {}
+        self._counted = self._repeated = self._surveyed = 0
+        self._learned: set[str] = set()
+        """Workloads that learn no more: their new sequences are misses."""
         self._handlers: dict[int, Callable[[Record], None]] = {
             wire.CALL: self._call,
             wire.FORK: self._fork,
@@ -146,6 +167,8 @@ class Agent:
         if kind not in self.kinds:
             return
         entry = self.processes.by_pid.get(r.pid) or self._missing(r)
+        if r.time < entry.start:
+            entry = entry.at(r.time)
         place = self.workloads.by_id.get(r.cgroup) or self._scope(r)
         scope = self._whose(entry, place)
         if kind == "file":
@@ -153,10 +176,6 @@ class Agent:
                 r.action = action = "rmdir"
             key: Any = (id(entry), id(scope), action, r.base, r.path, r.flags, r.path2, r.mode, min(r.ret, 0), r.text)
         elif kind == "accept":
-            if r.ret >= 0:
-                self._accepted[r.addr, r.port, r.laddr, r.lport] = None
-                if len(self._accepted) > ACCEPTED:
-                    del self._accepted[next(iter(self._accepted))]
             key = (id(entry), id(scope), action, r.addr, r.lport, min(r.ret, 0), r.path)
         elif kind == "connect":
             if not r.family:
@@ -178,6 +197,8 @@ class Agent:
         counts[name] = counts.get(name, 0) + 1
         if r.ret < 0:
             counts["failed"] = counts.get("failed", 0) + 1
+        if r.key or r.shape:
+            self._offer(r, scope, name)
         if key is not None and not self.verbatim:
             item = self._items.get(key)
             if item is not None and item.process is entry.process:
@@ -213,7 +234,7 @@ class Agent:
         """Who called whom on the socket that became a standard stream: "in", "out", or "none" while it has no peer."""
         if not r.port:
             return "none"
-        return "in" if (r.addr, r.port, r.laddr, r.lport) in self._accepted else "out"
+        return "in" if r.accepted else "out"
 
     def _target(self, r: Record, entry: Entry, scope: Scope) -> dict[str, Any]:
         """Who is meant by a pid that the caller wrote in its own pid namespace."""
@@ -284,6 +305,7 @@ class Agent:
         exe = text(r.exe) if r.exe else (path(r.base, r.path) if r.path else None)
         argv = tuple(map(text, r.argv))
         was_runtime, before = entry.runtime, entry.exe
+        entry.becomes()
         entering = place.cid is not None and not place.inside(entry.home)
         preparing = entering and was_runtime and exe is not None and from_memory(exe)
         entry.vpid, entry.uid, entry.start = r.vpid or entry.vpid, r.uid, r.time
@@ -305,11 +327,19 @@ class Agent:
         self._tick(scope, r.time, "exec.exec")
         if r.stdio:
             extra["stdio_direction"] = self._direction(r)
+        if r.payload and entry.earlier is not None:
+            self._before(r, entry.earlier)
         item = Item(r, entry.process, scope, "exec", "exec")
         item.extra = extra or None
         self._put(item, None, entry)
         if extra.get("first"):
             self._newborn.append((place, Item(r, entry.process, place, "sensor", "container_start")))
+
+    def _before(self, r: Record, was: Entry) -> None:
+        """What the image did that is replaced; not the few calls of a child between fork and exec."""
+        detail = used(usage(r.payload))
+        if detail["calls"] >= CHILD_CALLS:
+            self._put(_sequence(was, was.session or was.home, r.time, detail), None, was)
 
     def _refused_exec(self, r: Record, entry: Entry, scope: Scope) -> None:
         self._tick(scope, r.time, "exec.exec", failed=True)
@@ -381,13 +411,13 @@ class Agent:
             return
         self._tick(scope, r.time, "exec.exit")
         item = Item(r, entry.process, scope, "exec", "exit")
-        item.object, item.detail = entry.exe, {}
+        item.object, item.detail = entry.exe, used(usage(r.payload)) if r.payload else {}
         self._put(item, None, entry)
 
     def _dns(self, r: Record) -> None:
         if "dns" not in self.kinds:
             return
-        entry = self.processes.by_pid.get(r.pid) or self._missing(r)
+        entry = (self.processes.by_pid.get(r.pid) or self._missing(r)).at(r.time)
         scope = self._whose(entry, self.workloads.by_id.get(r.cgroup) or self._scope(r))
         self._tick(scope, r.time, f"dns.{r.action}", failed=r.ret < 0)
         try:
@@ -500,11 +530,14 @@ class Agent:
         if time < scope.until:
             return scope.counts
         if scope.counts:
-            self._closed.append((scope, scope.until - SECOND, scope.counts))
-            scope.counts = {}
+            self._close(scope)
         scope.until = time - time % SECOND + SECOND
         self._open[id(scope)] = scope
         return scope.counts
+
+    def _close(self, scope: Scope) -> None:
+        self._closed.append((scope, scope.until - SECOND, (scope.counts, scope.calls, scope.errors)))
+        scope.counts, scope.calls, scope.errors = {}, {}, {}
 
     def _tick(self, scope: Scope, time: int, name: str, failed: bool = False) -> None:
         counts = scope.counts if time < scope.until else self._window(scope, time)
@@ -512,10 +545,108 @@ class Agent:
         if failed:
             counts["failed"] = counts.get("failed", 0) + 1
 
+    # -- what the kernel counts --------------------------------------------------------------------------------------
+
+    def _offer(self, r: Record, scope: Scope, name: str) -> None:
+        """The worker may answer that this is usual."""
+        place = Place(r.cgroup, scope, name)
+        if r.key:
+            self.usual.offer(r.key, place)
+        if r.shape:
+            self.usual.offer(r.shape, place)
+
+    def restore(self, rows: Iterable[tuple[int, int, str]]) -> None:
+        """What was usual before a restart, and is in the kernel's set already."""
+        for key, cgroup, name in rows:
+            self.usual.known[key] = Place(cgroup, self.workloads.get(cgroup), name)
+
+    def told(self, push: dict[str, Any]) -> None:
+        """What the worker says of the baselines: what is usual, what no more, and who still learns."""
+        what, workload = push.get("push"), str(push.get("workload"))
+        kernel = self.kernel
+        if kernel is None:
+            return
+        if what == "usual":
+            for key in push.get("keys", ()):
+                if self.usual.take(key) and not kernel.add(key):
+                    self.usual.drop(key)
+                    self._count("usual_full")
+        elif what == "unusual":
+            keys = push.get("keys")
+            gone = self.usual.of(workload) if keys is None else list(keys)
+            for key in gone:
+                self.usual.drop(key)
+            kernel.remove(gone)
+        elif what == "mode":
+            (self._learned.discard if push.get("learning") else self._learned.add)(workload)
+            for cgroup, slot in self._slots.items():
+                scope = self.workloads.by_id.get(cgroup)
+                if slot and scope is not None and scope.workload == workload:
+                    kernel.enforce(slot, workload in self._learned)
+
+    def _kernel(self, now: int) -> None:
+        """Once a second: what the kernel counted since then goes into this second's windows."""
+        kernel = self.kernel
+        if kernel is None or now - self._counted < SECOND:
+            return
+        self._counted = now
+        gone: set[int] = set()
+        slots = kernel.slots()
+        for cgroup, slot in slots.items():
+            scope = self.workloads.by_id.get(cgroup) or self.workloads.get(cgroup, now)
+            if cgroup not in self.workloads.by_id:
+                gone.add(cgroup)
+            if slot and self._slots.get(cgroup) != slot:
+                kernel.enforce(slot, scope.workload in self._learned)
+            tally = kernel.tally(slot) if slot else None
+            if tally is not None:
+                self._tally(scope, now, tally)
+            if slot and (held := kernel.held(slot)):
+                self._add(scope, now, "held", held)
+        for cgroup in gone:
+            kernel.release(cgroup, slots.pop(cgroup))
+        for cgroup in self._slots.keys() - slots.keys() | gone:
+            kernel.remove(self.usual.left(cgroup))
+        self._slots = slots
+        for key, count in kernel.repeats():
+            place = self.usual.known.get(key)
+            if place is not None:
+                self._add(place.scope, now, place.name, count)
+                told = self._repeats.setdefault(place.scope.workload, {})
+                told[key] = told.get(key, 0) + count
+        if now - self._surveyed > SURVEY:
+            self._survey(now, kernel)
+
+    def _add(self, scope: Scope, now: int, name: str, count: int) -> None:
+        counts = self._window(scope, now)
+        counts[name] = counts.get(name, 0) + count
+
+    def _tally(self, scope: Scope, now: int, tally: Tally) -> None:
+        self._add(scope, now, "calls", sum(tally.calls.values()))
+        for name, count in (("bytes_in", tally.received), ("bytes_out", tally.sent)):
+            if count:
+                self._add(scope, now, name, count)
+        _sum(scope.calls, tally.calls)
+        _sum(scope.errors, tally.errors)
+
+    def _survey(self, now: int, kernel: Counts) -> None:
+        """Once a minute: the system calls of what has run for as long."""
+        self._surveyed = now
+        for entry in self.processes.by_pid.values():
+            if entry.exited or now - entry.start < SURVEY:
+                continue
+            so_far = kernel.usage(entry.pid)
+            if so_far is None or so_far.calls == entry.calls:
+                continue
+            entry.calls = so_far.calls
+            self._put(_sequence(entry, entry.session or entry.home, now, used(so_far)), None)
+
     # -- batches -----------------------------------------------------------------------------------------------------
 
-    def lose(self, lost: dict[str, int]) -> None:
+    def lose(self, lost: dict[str, int], now: int | None = None) -> None:
         """Losses since the last call, by "stage.kind". Nobody knows whose events they were: every partition is told."""
+        if total := sum(lost.values()):
+            self._losses.append((time_ns() if now is None else now, total))
         for name, count in lost.items():
             if count:
                 for owed in self._owed:
@@ -545,6 +676,9 @@ class Agent:
         self.workloads.tick(now)
         self.processes.tick(now)
         self._births(now, last)
+        if last:
+            self._counted = self._repeated = 0
+        self._kernel(now)
         events: list[list[Event]] = [[] for _ in range(self.partitions)]
         items, self._items = self._items, {}
         waiting: dict[int, Scope] = {}
@@ -560,11 +694,26 @@ class Agent:
         for scope in waiting.values():
             scope.held = True
         windows = self._windows(now, last)
+        repeats = self._told_again(now)
         sent = 0
         for partition in range(self.partitions):
-            sent += self._send(partition, events[partition], windows.get(partition, []), now)
+            events[partition].sort(key=_time)  # of two rings
+            sent += self._send(
+                partition, events[partition], windows.get(partition, []), repeats.get(partition, {}), now
+            )
         self.events += sent
         return sent
+
+    def _told_again(self, now: int) -> dict[int, dict[str, dict[int, int]]]:
+        """By partition: what the kernel counted, every few seconds."""
+        if now - self._repeated < REPEATS or not self._repeats:
+            return {}
+        self._repeated = now
+        found: dict[int, dict[str, dict[int, int]]] = {}
+        for workload, counts in self._repeats.items():
+            found.setdefault(self._partition(workload), {})[workload] = counts
+        self._repeats = {}
+        return found
 
     def _wait(self, scope: Scope, now: int) -> bool:
         """One flush, once, for a container that was just born and whose name or address is about to be known."""
@@ -620,10 +769,10 @@ class Agent:
         elif r.addr is not None and "stdio_socket" in detail:
             remote = describe.remote(r, dns.recall(scope.dns, r.addr, r.time // SECOND))
         flags = describe.words(item.action, r.flags) if r.flags or item.action.startswith("open_") else None
-        kind_lost = sum(n for name, n in lost.items() if name.endswith(item.kind)) if lost else 0
+        kind_lost = lost_of(item.kind, lost) if lost else 0
         return Event(
             r.time, workload, item.kind, item.action, item.process, r.tid, r.uid, what, flags, r.ret, remote,
-            scope.container, detail, item.count, kind_lost,
+            scope.container, detail, item.count, kind_lost, r.key, r.shape,
         )  # fmt: skip
 
     def _windows(self, now: int, last: bool) -> dict[int, list[Window]]:
@@ -631,43 +780,67 @@ class Agent:
         for key, scope in list(self._open.items()):
             if last or scope.until <= this_second:
                 if scope.counts:
-                    self._closed.append((scope, scope.until - SECOND, scope.counts))
-                    scope.counts = {}
+                    self._close(scope)
                 scope.until = 0
                 del self._open[key]
-        merged: dict[tuple[str, int], dict[str, int]] = {}
+        merged: dict[tuple[str, int], Sums] = {}
         while self._closed:
-            scope, second, counts = self._closed.popleft()
-            into = merged.setdefault((scope.workload, second), counts)
-            if into is not counts:
-                for name, count in counts.items():
-                    into[name] = into.get(name, 0) + count
+            scope, second, sums = self._closed.popleft()
+            into = merged.setdefault((scope.workload, second), sums)
+            if into is not sums:
+                _sum(into[0], sums[0])
+                _sum(into[1], sums[1])
+                _sum(into[2], sums[2])
         windows: dict[int, list[Window]] = {}
-        for (workload, second), counts in merged.items():
+        for (workload, second), (counts, calls, errors) in merged.items():
             partition = self._partition(workload)
-            lost = sum(self._owed[partition].values())
-            windows.setdefault(partition, []).append(Window(second, workload, counts, lost))
+            lost = sum(count for time, count in self._losses if time >= second)
+            windows.setdefault(partition, []).append(Window(second, workload, counts, lost, calls, errors))
         return windows
 
-    def _send(self, partition: int, events: list[Event], windows: list[Window], now: int) -> int:
+    def _send(
+        self,
+        partition: int,
+        events: list[Event],
+        windows: list[Window],
+        repeats: dict[str, dict[int, int]],
+        now: int,
+    ) -> int:
         owed, note = self._owed[partition], self._notes[partition]
-        if not (events or windows or owed or note) and now - self._sent[partition] < HEARTBEAT:
+        if not (events or windows or repeats or owed or note) and now - self._sent[partition] < HEARTBEAT:
             return 0
         for at in range(0, max(len(events), 1), LARGEST):
             first = at == 0
             part = events[at : at + LARGEST]
             batch = Batch(
                 self.host, self.boot, self.run, self._sequence[partition], partition, now, part,
-                windows if first else [], owed if first else {}, note if first else {},
+                windows if first else [], owed if first else {}, note if first else {}, repeats if first else {},
             )  # fmt: skip
             self._sequence[partition] += 1
             counts: dict[str, int] = {}
             for event in part:
                 counts[event.kind] = counts.get(event.kind, 0) + event.count
-            self.send(partition, encode(batch), counts)
+            if self.send(partition, encode(batch), counts) is not False and first:
+                self._owed[partition], self._notes[partition] = {}, {}
         self._sent[partition] = now
-        self._owed[partition], self._notes[partition] = {}, {}
         return len(events)
+
+
+def _sum(into: dict[Any, int], more: dict[Any, int]) -> None:
+    for name, count in more.items():
+        into[name] = into.get(name, 0) + count
+
+
+def used(what: Usage) -> dict[str, Any]:
+    """What an image did in its life, as an event tells it."""
+    return {"used": what.used.hex(), "calls": what.calls, "misses": what.misses}
+
+
+def _sequence(entry: Entry, scope: Scope, time: int, detail: dict[str, Any]) -> Item:
+    item = Item(Record(time=time, type=0), entry.process, scope, "sequence", "process")
+    item.object, item.detail = entry.exe, detail
+    item.extra = {"remote": None, "tid": entry.pid, "uid": entry.uid}
+    return item
 
 
 def from_memory(exe: str) -> bool:

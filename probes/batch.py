@@ -1,7 +1,7 @@
 """Batch <-> bytes. Each process, container and repeated word travels once; events refer to their place in a table.
 
-Layout: msgpack array [version, batch fields..., words, containers, processes, events, windows, repeats]. A process refers only
-to a parent before it in the table, so what a stranger sends cannot make a loop.
+Layout: msgpack array [version, batch fields..., words, containers, processes, events, windows, repeats]. A process
+refers only to a parent before it in the table, so what a stranger sends cannot make a loop.
 """
 
 from typing import Any
@@ -58,6 +58,8 @@ class _Window(msgspec.Struct, array_like=True):
     workload: int
     counts: dict[str, int]
     lost: int
+    calls: dict[int, int] = {}
+    errors: dict[int, int] = {}
 
 
 class _Batch(msgspec.Struct, array_like=True):
@@ -133,7 +135,7 @@ def encode(batch: Batch) -> bytes:
         )
         for e in batch.events
     ]  # fmt: skip
-    windows = [_Window(w.time, word(w.workload), w.counts, w.lost) for w in batch.windows]
+    windows = [_Window(w.time, word(w.workload), w.counts, w.lost, w.calls, w.errors) for w in batch.windows]
     return _encoder.encode(
         _Batch(
             VERSION, batch.host, batch.boot, batch.run, batch.seq, batch.partition, batch.time, batch.lost, batch.note,
@@ -183,7 +185,7 @@ def _resolve(raw: _Batch) -> Batch:
         )
         for e in raw.events
     ]  # fmt: skip
-    windows = [Window(w.time, words[w.workload], w.counts, w.lost) for w in raw.windows]
+    windows = [Window(w.time, words[w.workload], w.counts, w.lost, w.calls, w.errors) for w in raw.windows]
     return Batch(
         raw.host, raw.boot, raw.run, raw.seq, raw.partition, raw.time, events, windows, raw.lost, raw.note, raw.repeats
     )  # fmt: skip

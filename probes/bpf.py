@@ -1,14 +1,18 @@
 """The bpf(2) system call, as much of it as a process needs that holds descriptors and no bcc."""
 
 import ctypes
+import errno
 import os
 import struct
 from pathlib import Path
 
 _NR_BPF = 321
 _MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE = 1, 2, 3
+_MAP_LOOKUP_BATCH = 24
 _PROG_LOAD, _PROG_GET_NEXT_ID, _RAW_TRACEPOINT_OPEN = 5, 11, 17
 _RAW_TRACEPOINT = 17
+_LINK_CREATE = 28
+INGRESS, EGRESS = 0, 1
 _RETURN_0 = struct.pack("<BBhi", 0xB7, 0, 0, 0) + struct.pack("<BBhi", 0x95, 0, 0, 0)
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -53,10 +57,46 @@ def delete(fd: int, key: bytes) -> None:
     _bpf(_MAP_DELETE, _element(fd, key_buffer, None))
 
 
+def push(fd: int, value: bytes) -> None:
+    """Onto a queue, which has no keys."""
+    buffer = ctypes.create_string_buffer(value, len(value))
+    _bpf(_MAP_UPDATE, struct.pack("IIQQQ", fd, 0, 0, ctypes.addressof(buffer), 0))
+
+
+class Table:
+    """Reads a whole hash map with keys of u64 in one system call (BPF_MAP_LOOKUP_BATCH, Linux 5.6)."""
+
+    def __init__(self, fd: int, most: int, value: "type[ctypes.c_uint32] | type[ctypes.c_uint64]") -> None:
+        self._fd, self._most = fd, most
+        self._keys = (ctypes.c_uint64 * most)()
+        self._values = (value * most)()
+        self._place = ctypes.create_string_buffer(16)
+
+    def read(self) -> tuple[list[int], list[int]]:
+        """Keys and values, in the hash's order."""
+        where, keys, values = map(ctypes.addressof, (self._place, self._keys, self._values))
+        attribute = struct.pack("QQQQIIQQ", 0, where, keys, values, self._most, self._fd, 0, 0)
+        buffer = ctypes.create_string_buffer(attribute, 72)
+        result = _libc.syscall(_NR_BPF, _MAP_LOOKUP_BATCH, buffer, len(buffer))
+        if result < 0 and (error := ctypes.get_errno()) != errno.ENOENT:  # ENOENT: that was all of it
+            raise OSError(error, os.strerror(error))
+        count = struct.unpack_from("I", buffer.raw, 32)[0]
+        return self._keys[:count], self._values[:count]
+
+
 def attach_raw_tracepoint(name: str, program: int) -> int:
     """A descriptor that keeps the program attached for as long as somebody holds it."""
     text = ctypes.create_string_buffer(name.encode())
     return _bpf(_RAW_TRACEPOINT_OPEN, struct.pack("QI", ctypes.addressof(text), program))[0]
+
+
+def attach_cgroup(folder: Path, program: int, where: int) -> int:
+    """A link that keeps a cgroup_skb program on a cgroup and all below it while somebody holds it (Linux 5.7)."""
+    target = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        return _bpf(_LINK_CREATE, struct.pack("IIII", program, target, where, 0))[0]
+    finally:
+        os.close(target)
 
 
 def load_nothing() -> None:

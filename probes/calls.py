@@ -28,6 +28,8 @@ class Take(IntEnum):
     """A DNS message that came."""
     DUP = 5
     """A descriptor laid onto 0, 1 or 2: only if it is an internet socket."""
+    OPEN = 6
+    """As PATHS, but what is usual is counted and not sent."""
 
 
 class When(IntEnum):
@@ -116,10 +118,10 @@ CALLS: tuple[Call, ...] = (
     Call(59, "execve", "exec", "exec", _T.EXEC, path=0),
     Call(322, "execveat", "exec", "exec", _T.EXEC, dirfd=0, path=1, flags=4),
     # file: open. The action is open_read, open_write or create
-    Call(2, "open", "file", "open", when=_W.FOUND, path=0, flags=1, mode=2),
-    Call(257, "openat", "file", "open", when=_W.FOUND, dirfd=0, path=1, flags=2, mode=3),
-    Call(437, "openat2", "file", "open", when=_W.FOUND, dirfd=0, path=1, flags_in=2),
-    Call(85, "creat", "file", "open", when=_W.FOUND, path=0, mode=1),
+    Call(2, "open", "file", "open", _T.OPEN, _W.FOUND, path=0, flags=1, mode=2),
+    Call(257, "openat", "file", "open", _T.OPEN, _W.FOUND, dirfd=0, path=1, flags=2, mode=3),
+    Call(437, "openat2", "file", "open", _T.OPEN, _W.FOUND, dirfd=0, path=1, flags_in=2),
+    Call(85, "creat", "file", "open", _T.OPEN, _W.FOUND, path=0, mode=1),
     # file: names
     Call(87, "unlink", "file", "unlink", path=0),
     Call(263, "unlinkat", "file", "unlink", dirfd=0, path=1, flags=2),

@@ -107,6 +107,16 @@ class Event(msgspec.Struct, frozen=True, array_like=True):
     """The same of the path with what changes from run to run left out (numbers, random names); 0: none."""
 
 
+def lost_of(kind: str, lost: dict[str, int]) -> int:
+    """Of what was lost ("stage.kind"), what may have been events of this kind: its own, and what is of no kind (a fork
+    that was lost, bytes that could not be read).
+
+    >>> lost_of("exec", {"ring.exec": 1, "bucket.file": 20, "reader.decode": 300, "ring.fork": 4000})
+    4301
+    """
+    return sum(n for place, n in lost.items() if (of := place.rpartition(".")[2]) == kind or of not in KINDS)
+
+
 class Window(msgspec.Struct, frozen=True, array_like=True):
     """What one workload did in one second."""
 
@@ -114,8 +124,14 @@ class Window(msgspec.Struct, frozen=True, array_like=True):
     """Start, nanoseconds since the epoch."""
     workload: str
     counts: dict[str, int]
-    """Events by "kind.action" (repeats included), plus forks, failed, bytes_out ... where known."""
+    """Events by "kind.action" (repeats included), plus forks, failed, bytes_out ... where known. "held": new file names
+    that were not sent because there were too many."""
     lost: int = 0
+    """Events known to be lost or held back since that second began; nobody knows whose they were."""
+    calls: dict[int, int] = {}
+    """System call number -> how often."""
+    errors: dict[int, int] = {}
+    """errno -> how many calls ended so; 63 stands for all above."""
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -134,8 +150,9 @@ class Batch(msgspec.Struct, frozen=True):
     events: list[Event] = []
     windows: list[Window] = []
     lost: dict[str, int] = {}
-    """Since the batch before, by "stage.kind": "ring.file", "reader.exec", "queue.dns"."""
+    """Since the batch before, by "stage.kind": "ring.file" (the ring was full), "bucket.file" (the kernel held it back:
+    one workload floods), "reader.decode", "queue.dns"."""
     note: dict[str, Any] = {}
     """Rare facts: {"blind": [from_ns, to_ns]} after a restart, {"probes": {...}}."""
     repeats: dict[str, dict[int, int]] = {}
-    """workload -> Event.key or Event.shape -> how often the kernel counted it instead of sending it, since last told."""
+    """workload -> Event.key or Event.shape -> how often the kernel counted it instead of sending, since last told."""

@@ -64,13 +64,15 @@ class Link:
     def idle(self) -> bool:
         return not self._waiting and not self._out and not self._controls and not self._expected
 
-    def send(self, partition: int, payload: bytes, counts: dict[str, int]) -> None:
+    def send(self, partition: int, payload: bytes, counts: dict[str, int]) -> bool:
+        """False: there is no room, it is lost and counted."""
         frame = _frame({"op": "batch", "partition": partition, "payload": payload})
         if self._size + len(frame) > WAITING:
             self._lose(counts)
-            return
+            return False
         self._waiting.append((frame, counts))
         self._size += len(frame)
+        return True
 
     def control(self, message: dict[str, Any]) -> None:
         """What is only worth telling now: the latest few are kept."""

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,10 +22,12 @@ from typing import Any, NamedTuple
 from probes import bpf, wire
 from probes.btf import VMLINUX, Btf, NoBtf
 from probes.calls import CALLS, COMPAT, LEFT_OUT, SOCKETCALL, Call
-from probes.reader import Reader
+from probes.counts import Counts, Sizes
+from probes.reader import Reader, Ring
+from probes.workload import cgroup_root
 
 ROOT = Path(__file__).parent.parent
-SOURCES = ("common", "process", "cgroup", "calls", "network", "uring")
+SOURCES = ("common", "state", "process", "cgroup", "calls", "network", "uring", "traffic")
 """bpf/<name>.bpf.c, in this order, become one text: bcc knows its maps only in the main file."""
 
 MANDATORY = ("exec", "fork", "exit", "cgroup")
@@ -43,12 +45,14 @@ TRACEPOINTS = (
 )
 """Probe, raw tracepoint, program. "calls" stands for every probe that reads system calls."""
 
+TRAFFIC = (("count_received", bpf.INGRESS), ("count_sent", bpf.EGRESS))
+"""Programs on the root of the cgroups, for all packets."""
 OLDER = {"io_uring_submit_req": "io_uring_submit_sqe"}
 """What a tracepoint was called before (6.1)."""
 REQUEST = {1: 0, 2: 0, 7: 1}
 """Which argument of it is the request, by how many there are; older kernels (5.15) do not give the request."""
 
-TAKES = ("take_paths", "take_exec", "take_socket", "take_send", "take_receive", "take_dup")
+TAKES = ("take_paths", "take_exec", "take_socket", "take_send", "take_receive", "take_dup", "take_open")
 """Programs behind sys_exit, in the order of calls.Take."""
 
 OFFSETS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -90,6 +94,10 @@ OFFSETS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("FILE_PRIVATE", ("file.private_data",)),
     ("FILE_MODE", ("file.f_mode",)),
     ("INODE_MODE", ("inode.i_mode",)),
+    ("INODE_SB", ("inode.i_sb",)),
+    ("INODE_INO", ("inode.i_ino",)),
+    ("INODE_GENERATION", ("inode.i_generation",)),
+    ("SB_DEV", ("super_block.s_dev",)),
     ("INODE_NLINK", ("inode.i_nlink",)),
     ("SOCKET_SK", ("socket.sk",)),
     ("SOCKET_TYPE", ("socket.type",)),
@@ -150,6 +158,18 @@ OPTIONAL: tuple[tuple[str, str], ...] = (
 """Kernels without audit, or without IPv6, lack these, and older ones some of io_uring's; so do the records."""
 
 
+NOTHING: dict[str, Any] = {
+    "families": [],
+    "self": [],
+    "ring": 4096,
+    "urgent": 4096,
+    "sizes": Sizes()._asdict(),
+    "secret": [0, 1],
+    "known": [],
+}
+"""The smallest request."""
+
+
 class CannotLoad(Exception):
     """The programs cannot run on this machine. The text says why and what to do."""
 
@@ -192,7 +212,7 @@ def _check_headers() -> Fact:
 
 def _check_btf() -> Fact:
     try:
-        defines(Btf.of_kernel(), 1 << 20)
+        defines(Btf.of_kernel(), NOTHING)
     except NoBtf as error:
         return Fact("btf", False, str(error), FIX_BTF)
     return Fact("btf", True, str(VMLINUX))
@@ -211,6 +231,7 @@ class Attached:
     """What holds the programs in the kernel: they are gone when this is closed, or its process is."""
 
     reader: Reader
+    counts: Counts
     probes: dict[str, dict[str, Any]]
     """By name: {"attached": bool, "error": str | None}."""
     _self: int
@@ -219,12 +240,21 @@ class Attached:
     def add_self(self, pid: int) -> None:
         """Leaves out this process, and what it forks from now on."""
         bpf.update(self._self, pid.to_bytes(4, sys.byteorder), b"\1")
+        self.counts.meet_again(pid)
 
     def close(self) -> None:
         for descriptor in [*self._descriptors, self._self]:
             os.close(descriptor)
         self._descriptors = []
+        self.counts.close()
         self.reader.close()
+
+
+USUAL_SIZES = Sizes()
+COUNTED = ("tallies", "sequences", "buckets", "processes", "slots", "free_slots", "known", "switches")
+"""Maps that probes/counts.py reads."""
+URGENT = 2 << 20
+"""Bytes of the second ring: some five thousand starts of programs."""
 
 
 def ring_size(wanted: int) -> int:
@@ -232,10 +262,32 @@ def ring_size(wanted: int) -> int:
     return max(4096, 1 << (wanted - 1).bit_length())
 
 
-def attach(families: set[str], self_pids: list[int], ring_bytes: int = 16 << 20) -> Attached:
-    """Loads and attaches what `families` ask for, beyond exec, fork, exit and cgroup. Raises CannotLoad."""
+class Secret(NamedTuple):
+    """What makes Event.key ours alone: nobody can make two behaviours fall together who does not know it."""
+
+    seed: int
+    multiplier: int
+
+    @classmethod
+    def new(cls) -> "Secret":
+        return cls(int.from_bytes(os.urandom(8), "little"), int.from_bytes(os.urandom(8), "little") | 1)
+
+
+def attach(
+    families: set[str],
+    self_pids: list[int],
+    ring_bytes: int = 16 << 20,
+    sizes: Sizes = USUAL_SIZES,
+    secret: Secret | None = None,
+    known: Collection[int] = (),
+) -> Attached:
+    """Loads and attaches what `families` ask for, beyond exec, fork, exit and cgroup. Raises CannotLoad.
+
+    `known`: keys that are usual already, under the same secret; in place before anything is attached.
+    """
     ours, theirs = socket.socketpair()
     size = ring_size(ring_bytes)
+    urgent = min(size, URGENT)
     with ours, tempfile.TemporaryFile() as errors:
         with theirs:
             child = subprocess.Popen(
@@ -246,7 +298,15 @@ def attach(families: set[str], self_pids: list[int], ring_bytes: int = 16 << 20)
                 stderr=errors,
                 env=os.environ | {"PYTHONPATH": str(ROOT)},
             )
-        request = {"families": sorted(families), "self": [*self_pids, os.getpid()], "ring": size}
+        request = {
+            "families": sorted(families),
+            "self": [*self_pids, os.getpid()],
+            "ring": size,
+            "urgent": urgent,
+            "sizes": sizes._asdict(),
+            "secret": list(secret or Secret.new()),
+            "known": list(known),
+        }
         try:
             ours.sendall(json.dumps(request).encode() + b"\n")
             answer, descriptors = _receive(ours)
@@ -260,8 +320,11 @@ def attach(families: set[str], self_pids: list[int], ring_bytes: int = 16 << 20)
             os.close(descriptor)
         raise CannotLoad(answer.get("error") or f"cannot load probes: the loader died: {_last(said)}")
     named = dict(zip(answer["descriptors"], descriptors, strict=True))
-    reader = Reader(named.pop("events"), named.pop("counters"), size)
-    return Attached(reader, answer["probes"], named.pop("self"), list(named.values()))
+    rings = Ring(named.pop("urgent"), urgent), Ring(named.pop("events"), size)
+    reader = Reader(*rings, named.pop("counters"))
+    counts = Counts({name: named.pop(name) for name in COUNTED}, sizes)
+    counts.restored(known)
+    return Attached(reader, counts, answer["probes"], named.pop("self"), list(named.values()))
 
 
 def _receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]]:
@@ -283,8 +346,8 @@ def _last(text: str) -> str:
 # What follows runs in the child, but for check().
 
 
-def defines(btf: Btf, ring: int) -> dict[str, int]:
-    """Everything that the programs must be told about this kernel."""
+def defines(btf: Btf, request: dict[str, Any]) -> dict[str, int]:
+    """Everything that the programs must be told about this kernel, and what the agent asks for."""
     found = {name: btf.first(*paths) for name, paths in OFFSETS}
     for name, path in OPTIONAL:
         with contextlib.suppress(NoBtf):
@@ -294,7 +357,14 @@ def defines(btf: Btf, ring: int) -> dict[str, int]:
     name = tracepoint_of("io_uring_submit_req", btf)
     if (argument := REQUEST.get(btf.arguments(name) or 0)) is not None:
         found["REQ_ARG"] = argument
-    found |= {"UPID_SIZE": btf.size("upid"), "RING_PAGES": ring // 4096, "CPUS": bpf.possible_cpus()}
+    found |= {"UPID_SIZE": btf.size("upid"), "CPUS": bpf.possible_cpus()}
+    found |= {"RING_PAGES": request["ring"] // 4096, "URGENT_PAGES": request["urgent"] // 4096}
+    found |= {name.upper(): value for name, value in request["sizes"].items()}
+    found["SEED"], found["MULTIPLIER"] = request["secret"]
+    for what, ends in (("FILE", ("FILE_MODE", "FILE_INODE")), ("INODE", ("INODE_SB", "INODE_INO"))):
+        # read at once: each read costs some 20 ns
+        low = min(found[end] for end in ends) & ~7
+        found |= {f"{what}_LOW": low, f"{what}_SPAN": (max(found[end] for end in ends) - low + 15) & ~7}
     found |= {f"KIND_{kind.upper()}": i for i, kind in enumerate(wire.KINDS)}
     if btf.mentions("BPF_FUNC_get_current_task_btf"):  # Linux 5.11
         found["HAS_TASK_BTF"] = 1
@@ -319,9 +389,9 @@ def checks() -> str:
     return "\n".join(lines) + "\n"
 
 
-def program(btf: Btf, ring: int) -> str:
+def program(btf: Btf, request: dict[str, Any]) -> str:
     """The text that is compiled: definitions, events.h, and every program."""
-    numbers = "".join(f"#define {name} {value}\n" for name, value in sorted(defines(btf, ring).items()))
+    numbers = "".join(f"#define {name} {value}ULL\n" for name, value in sorted(defines(btf, request).items()))
     sources = "".join((ROOT / "bpf" / f"{name}.bpf.c").read_text() for name in SOURCES)
     include = "#include <uapi/linux/ptrace.h>\n"
     return numbers + include + wire.HEADER.read_text() + checks() + sources
@@ -384,12 +454,12 @@ def _captured() -> Iterator[Any]:
             os.close(kept)
 
 
-def _load(b: Any, name: str) -> int:
+def _load(b: Any, name: str, kind: str = "RAW_TRACEPOINT") -> int:
     from bcc import BPF
 
     with _captured() as said:
         try:
-            return int(b.load_func(name, BPF.RAW_TRACEPOINT).fd)
+            return int(b.load_func(name, getattr(BPF, kind)).fd)
         except Exception as error:
             failure = error
         lines = [line for line in said() if line.strip()]
@@ -397,6 +467,11 @@ def _load(b: Any, name: str) -> int:
         Path(os.environ["WONTED_VERIFIER_LOG"]).write_text("\n".join(lines))
     reason = lines[-2] if len(lines) > 1 else failure
     raise CannotLoad(f"cannot load probes: the kernel refuses {name}: {reason}")
+
+
+def _fd(b: Any, name: str) -> int:
+    table = b[name]
+    return int(table.map_fd if hasattr(table, "map_fd") else table.get_fd())
 
 
 def _attach_all(b: Any, btf: Btf) -> tuple[dict[str, int], dict[str, str]]:
@@ -423,12 +498,26 @@ def _attach_all(b: Any, btf: Btf) -> tuple[dict[str, int], dict[str, str]]:
     return descriptors, errors
 
 
+def _attach_traffic(b: Any) -> tuple[dict[str, int], str | None]:
+    """Descriptors by program, and what went wrong."""
+    root = cgroup_root()
+    if root is None:
+        return {}, "no cgroup v2 is mounted"
+    found = {}
+    for function, where in TRAFFIC:
+        try:
+            found[function] = bpf.attach_cgroup(root, _load(b, function, "CGROUP_SKB"), where)
+        except (OSError, CannotLoad) as error:
+            return found, f"bytes are not counted: {error}"
+    return found, None
+
+
 def load(request: dict[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
     """In the child: compiles, fills the maps, attaches. The answer and the descriptors by name."""
     families = set(request["families"]) | {"exec"}
     try:
         btf = Btf.of_kernel()
-        text = program(btf, request["ring"])
+        text = program(btf, request)
     except NoBtf as error:
         raise CannotLoad(f"cannot load probes: {error}; {FIX_BTF}") from None
     b = _compile(text)
@@ -440,6 +529,10 @@ def load(request: dict[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
     for call in CALLS:
         if families & set(call.families):
             rows[ctypes.c_uint32(call.nr)] = rows.Leaf.from_buffer_copy(row(call, families))
+    for slot in range(1, request["sizes"]["slots"]):
+        bpf.push(_fd(b, "free_slots"), slot.to_bytes(4, "little"))
+    for key in request["known"][: request["sizes"]["known"]]:
+        bpf.update(_fd(b, "known"), key.to_bytes(8, "little"), bytes(8))
     for number, native in compat():
         b["compat"][ctypes.c_uint32(number)] = ctypes.c_uint16(native)
     descriptors, errors = _attach_all(b, btf)
@@ -448,11 +541,15 @@ def load(request: dict[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
         if name in MANDATORY or name in families or (name == "io_uring" and btf.has("io_kiocb")):
             wrong = errors.get(name) or (errors.get("calls") if name in FAMILIES else None)
             probes[name] = {"attached": wrong is None, "error": wrong}
+    if "network" in families:
+        links, wrong = _attach_traffic(b)
+        descriptors |= links
+        probes["traffic"] = {"attached": wrong is None, "error": wrong}
     missing = [probes[name]["error"] for name in MANDATORY if not probes[name]["attached"]]
     if missing:
         raise CannotLoad(f"cannot load probes: {missing[0]}; Wonted needs Linux 5.10 or newer with tracepoints")
-    for name in ("events", "counters", "self", "takes", "rows"):
-        descriptors[name] = b[name].map_fd if hasattr(b[name], "map_fd") else b[name].get_fd()
+    for name in ("events", "urgent", "counters", "self", "takes", "rows", *COUNTED):
+        descriptors[name] = _fd(b, name)
     return {"ok": True, "probes": probes, "descriptors": list(descriptors)}, descriptors
 
 

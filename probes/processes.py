@@ -25,8 +25,8 @@ class Entry:
     """One process as it is now. `process` is the shared, frozen form that events refer to."""
 
     __slots__ = (
-        "_above", "_process", "argv", "argv_cut", "comm", "entered", "exe", "exited", "home", "login_uid", "parent",
-        "pid", "ppid", "runtime", "session", "start", "tty", "uid", "vpid",
+        "_above", "_process", "argv", "argv_cut", "calls", "comm", "earlier", "entered", "exe", "exited", "home",
+        "login_uid", "parent", "pid", "ppid", "runtime", "session", "start", "tty", "uid", "vpid",
     )  # fmt: skip
 
     def __init__(self, pid: int, home: "Scope") -> None:
@@ -50,6 +50,10 @@ class Entry:
         """A container runtime's own image, or its helper on the host."""
         self.parent: Process | None = None
         self.exited = 0
+        self.earlier: Entry | None = None
+        """Who had this pid before: the image before the last exec, or a process that is gone."""
+        self.calls = 0
+        """System calls that were last told of it."""
         self._process: Process | None = None
         self._above: Process | None = None
 
@@ -72,6 +76,18 @@ class Entry:
     def changed(self) -> None:
         """What `process` was made from is no longer so."""
         self._process = self._above = None
+
+    def at(self, time: int) -> "Entry":
+        """Who it was then. Programs start in one ring of the kernel's and act in another, which is read later."""
+        return self.earlier if time < self.start and self.earlier is not None else self
+
+    def becomes(self) -> None:
+        """Another image follows: what is still to come from this one must be told as this one's."""
+        was = Entry(self.pid, self.home)
+        for name in Entry.__slots__:
+            setattr(was, name, getattr(self, name))
+        was.earlier = None
+        self.earlier = was
 
     def fork(self, pid: int, vpid: int, time: int) -> "Entry":
         """The child right after fork: the parent's image, its own pid."""
@@ -115,6 +131,10 @@ class Processes:
         return self.by_pid.get(pid)
 
     def put(self, entry: Entry) -> Entry:
+        before = self.by_pid.get(entry.pid)
+        if before is not None and before is not entry:
+            before.earlier = None
+            entry.earlier = before
         self.by_pid[entry.pid] = entry
         if len(self.by_pid) > self.most:
             self._make_room()
@@ -131,8 +151,11 @@ class Processes:
             self._drop(self._exited.popleft()[1])
 
     def _drop(self, entry: Entry) -> None:
-        if self.by_pid.get(entry.pid) is entry:
+        now = self.by_pid.get(entry.pid)
+        if now is entry:
             del self.by_pid[entry.pid]
+        elif now is not None and now.earlier is entry:
+            now.earlier = None
         by_vpid = entry.home.by_vpid
         if by_vpid.get(entry.vpid) == entry.pid:
             del by_vpid[entry.vpid]

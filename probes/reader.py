@@ -1,4 +1,4 @@
-"""Reads the kernel's ring by mmap: no system call per record, no callback."""
+"""Reads the kernel's rings by mmap: no system call per record, no callback."""
 
 import ctypes
 import mmap
@@ -13,6 +13,10 @@ from probes.wire import Record
 _PAGE = mmap.PAGESIZE
 _BUSY, _DISCARD, _LENGTH = 1 << 31, 1 << 30, (1 << 30) - 1
 _HEAD = 8
+_WINDOW = 256 << 10
+"""Bytes of the ring that are mapped at a time."""
+_LARGEST = 64 << 10
+"""Bytes; no record is larger."""
 _STEP_NS = 1_000_000
 """A change of the wall clock smaller than this is jitter of the measurement; a larger one is a step."""
 
@@ -43,30 +47,96 @@ class Clock:
             self.offset = offset
 
 
-class Reader:
-    """The records of one ring, in the kernel's order.
+class Ring:
+    """One ring of the kernel's, mapped."""
 
-    Use one reader per ring. `fileno()` can be polled, but most records wake nobody: the caller drains every 20..50 ms.
-    Urgent ones (Call.wake, a new cgroup, an exec on a socket) wake at once.
+    def __init__(self, descriptor: int, size: int) -> None:
+        self.descriptor, self.size = descriptor, size
+        self._consumer_page = mmap.mmap(descriptor, _PAGE, offset=0)
+        self._consumer = ctypes.c_uint64.from_buffer(self._consumer_page)
+        self._producer_page = mmap.mmap(descriptor, _PAGE, prot=mmap.PROT_READ, offset=_PAGE)
+        self._produced = memoryview(self._producer_page)[:8].cast("Q")
+        # Every page that is mapped counts as RSS, read or not: we map the part that is being read. The kernel offers
+        # the data twice, so that no record wraps, and its pages are populated at mmap: they could not be given back.
+        self._window = min(_WINDOW, size)
+        self._low = 0
+        self._data, self._heads = self._map()
+        self.bad = 0
+
+    def drain(self, limit: int, to_epoch: int) -> list[Record]:
+        """Everything that is complete now, at most `limit` records."""
+        decode, data, heads = wire.decode, self._data, self._heads
+        low, high = self._low, self._low + self._window
+        mask, records = self.size - 1, list[Record]()
+        at, end = self._consumer.value, self._produced[0]
+        while at < end and len(records) < limit:
+            place = at & mask
+            if not low <= place < high:
+                self._look(place)
+                data, heads, low, high = self._data, self._heads, self._low, self._low + self._window
+            head = heads[place - low >> 2]
+            if head & _BUSY:
+                break
+            length = head & _LENGTH
+            if not head & _DISCARD:
+                start = place - low + _HEAD
+                raw = data[start : start + length]
+                try:
+                    records.append(decode(raw, to_epoch))
+                except (ValueError, IndexError, struct.error):
+                    self.bad += 1
+            at += (length + _HEAD + 7) & ~7
+            self._consumer.value = at
+        return records
+
+    def _map(self) -> tuple[mmap.mmap, "memoryview[int]"]:
+        length = self._window + min(_LARGEST, self.size)
+        data = mmap.mmap(self.descriptor, length, prot=mmap.PROT_READ, offset=2 * _PAGE + self._low)
+        return data, memoryview(data).cast("I")
+
+    def _look(self, place: int) -> None:
+        """Map the window that `place` is in, and as much after it as its last record may need."""
+        self._heads.release()
+        self._data.close()
+        self._low = place - place % self._window
+        self._data, self._heads = self._map()
+
+    def pending(self) -> int:
+        """Bytes that were not read yet."""
+        return int(self._produced[0] - self._consumer.value)
+
+    def close(self) -> None:
+        self._produced.release()
+        self._producer_page.close()
+        self._heads.release()
+        self._data.close()
+        del self._consumer
+        self._consumer_page.close()
+        os.close(self.descriptor)
+
+
+class Reader:
+    """The records of both rings.
+
+    What is urgent (processes, cgroups, privilege) is read before what comes in floods (files, connections, DNS), so
+    that a flood delays nobody else's start of a program. Within a ring the kernel's order holds; between the two a
+    record's time tells.
+
+    `fileno()` can be polled, but most records wake nobody: the caller drains every 20..50 ms. What has a
+    `Call.wake`, a new cgroup, and an exec on a socket wake at once.
     """
 
-    def __init__(self, ring: int, counters: int, size: int) -> None:
-        self._ring, self._counters, self._size = ring, counters, size
+    def __init__(self, urgent: Ring, plain: Ring, counters: int) -> None:
+        self._rings = (urgent, plain)
+        self._counters = counters
         self._cpus = bpf.possible_cpus()
-        self._consumer_page = mmap.mmap(ring, _PAGE, offset=0)
-        self._consumer = ctypes.c_uint64.from_buffer(self._consumer_page)
-        # The kernel offers the data twice, so that no record wraps; each mapping counts as RSS, so we map it once.
-        self._data = mmap.mmap(ring, _PAGE + size, prot=mmap.PROT_READ, offset=_PAGE)
-        self._view = memoryview(self._data)
-        self._produced = self._view[:8].cast("Q")
-        self._heads = self._view[_PAGE:].cast("I")
         self._poll = select.epoll()
-        self._poll.register(ring, select.EPOLLIN)
+        for ring in self._rings:
+            self._poll.register(ring.descriptor, select.EPOLLIN)
         self._clock = Clock()
-        self._bad = 0
 
     def fileno(self) -> int:
-        return self._ring
+        return self._poll.fileno()
 
     def wait(self, timeout: float) -> None:
         """Until something urgent is there, or `timeout` seconds have passed."""
@@ -75,54 +145,35 @@ class Reader:
     def drain(self, limit: int = 1 << 30) -> list[Record]:
         """Everything that is complete now, at most `limit` records."""
         self._clock.follow()
-        decode, to_epoch, data, heads = wire.decode, self._clock.offset, self._data, self._heads
-        mask, records = self._size - 1, list[Record]()
-        at, end = self._consumer.value, self._produced[0]
-        while at < end and len(records) < limit:
-            place = at & mask
-            head = heads[place >> 2]
-            if head & _BUSY:
-                break
-            length = head & _LENGTH
-            if not head & _DISCARD:
-                start = _PAGE + place + _HEAD
-                raw = data[start : start + length]
-                if len(raw) < length:
-                    raw += data[_PAGE : _PAGE + length - len(raw)]
-                try:
-                    records.append(decode(raw, to_epoch))
-                except (ValueError, IndexError, struct.error):
-                    self._bad += 1
-            at += (length + _HEAD + 7) & ~7
-            self._consumer.value = at
+        records = list[Record]()
+        for ring in self._rings:
+            records += ring.drain(limit - len(records), self._clock.offset)
         return records
 
     def pending(self) -> int:
-        """Bytes in the ring that were not read yet."""
-        return int(self._produced[0] - self._consumer.value)
+        """Bytes in the rings that were not read yet."""
+        return sum(ring.pending() for ring in self._rings)
 
     def _count(self, which: int) -> int:
         raw = bpf.lookup(self._counters, struct.pack("I", which), 8 * self._cpus)
         return sum(struct.unpack(f"{self._cpus}Q", raw))
 
     def lost(self) -> dict[str, int]:
-        """Records that did not arrive, since the start: "ring.<kind>", and "reader.decode"."""
-        first = wire.ENUMS["LOST"]
-        counts = {f"ring.{kind}": self._count(first + i) for i, kind in enumerate(wire.KINDS)}
-        return {name: n for name, n in (counts | {"reader.decode": self._bad}).items() if n}
+        """Records that did not arrive, since the start: "ring.<kind>", "bucket.<kind>" (held back because their
+        workload floods) and "reader.decode"."""
+        counts = {"reader.decode": sum(ring.bad for ring in self._rings)}
+        for stage, first in (("ring", wire.ENUMS["LOST"]), ("bucket", wire.ENUMS["HELD"])):
+            counts |= {f"{stage}.{kind}": self._count(first + i) for i, kind in enumerate(wire.KINDS)}
+        return {name: n for name, n in counts.items() if n}
 
     def quiet(self) -> dict[str, int]:
-        """What the kernel left out on purpose: opens that ended in ENOENT, 32-bit calls of calls.LEFT_OUT."""
-        counts = {"enoent": wire.ENUMS["QUIET_ENOENT"], "compat": wire.ENUMS["QUIET_COMPAT"]}
-        return {name: self._count(which) for name, which in counts.items()}
+        """What the kernel left out on purpose: opens that ended in ENOENT, 32-bit calls of calls.LEFT_OUT; and how
+        often a cgroup got no slot of its own."""
+        counts = {"enoent": "QUIET_ENOENT", "compat": "QUIET_COMPAT", "no_slot": "NO_SLOT"}
+        return {name: self._count(wire.ENUMS[which]) for name, which in counts.items()}
 
     def close(self) -> None:
         self._poll.close()
-        self._produced.release()
-        self._heads.release()
-        self._view.release()
-        self._data.close()
-        del self._consumer
-        self._consumer_page.close()
-        os.close(self._ring)
+        for ring in self._rings:
+            ring.close()
         os.close(self._counters)

@@ -147,8 +147,12 @@ class Record(msgspec.Struct, kw_only=True):
     argv_cut: bool = False
     stdio: int = 0
     """Bit n: descriptor n (0..2) is an internet socket; its peer is in addr and port."""
+    accepted: bool = False
+    """The socket of `stdio` came in by accept."""
     payload: bytes = b""
-    """The DNS message, without a length in front. May be cut."""
+    """The DNS message, without a length in front; may be cut. Of EXEC and EXIT: struct usage of the image that ends."""
+    key: int = 0
+    shape: int = 0
     hint: str | None = None
     """Of exec: "memfd" or "deleted" (no name leads to the program)."""
     child: int = 0
@@ -225,6 +229,7 @@ class _Marks:
     BASE2 = (ENUMS["BASE2_ROOTED"], ENUMS["BASE2_OUTSIDE"])
     EXE = (ENUMS["EXE_ROOTED"], ENUMS["EXE_OUTSIDE"])
     UNLINKED, CUT, CREATED = ENUMS["EXE_UNLINKED"], ENUMS["ARGV_CUT"], ENUMS["CREATED"]
+    STDIO_IN = ENUMS["STDIO_IN"]
     QUERY, BAD, STREAM = ENUMS["QUERY"], ENUMS["PATH_BAD"], ENUMS["STREAM"]
     COMPAT, URING = ENUMS["COMPAT"], ENUMS["URING"]
 
@@ -235,6 +240,7 @@ def decode(raw: bytes, to_epoch: int = 0) -> Record:
         _EVENT.unpack_from(raw)
     )
     lengths, comm, tty = _lengths(raw), _comm(raw), _tty(raw)
+    key, shape = _keys(raw)
     if EVENT_SIZE + sum(lengths) != len(raw):
         raise ValueError("a record's sections do not fill it")
     record = Record(
@@ -258,6 +264,9 @@ def decode(raw: bytes, to_epoch: int = 0) -> Record:
         path_bad=bool(marks & _Marks.BAD),
         compat=bool(marks & _Marks.COMPAT),
         uring=bool(marks & _Marks.URING),
+        accepted=bool(marks & _Marks.STDIO_IN),
+        key=key,
+        shape=shape,
     )
     at = EVENT_SIZE
     for take, length in zip(_SECTIONS, lengths, strict=True):
@@ -396,3 +405,11 @@ def _length_reader() -> Callable[[bytes], tuple[Any, ...]]:
 
 
 _lengths = _length_reader()
+
+
+def _key_reader() -> Callable[[bytes], tuple[int, int]]:
+    form, offset = struct.Struct("<QQ"), next(f.offset for f in LAYOUTS["event"].fields if f.name == "key")
+    return lambda raw: form.unpack_from(raw, offset)
+
+
+_keys = _key_reader()

@@ -160,9 +160,9 @@ class Scope:
     """One container, unit or session: what its cgroups have in common."""
 
     __slots__ = (
-        "addresses_at", "by_vpid", "cgroups", "cid", "container", "counts", "created", "default", "dns", "exists",
-        "first", "found", "held", "host_network", "ip_tries", "next_try", "path", "resolved", "told", "tries",
-        "until", "workload",
+        "addresses_at", "by_vpid", "calls", "cgroups", "cid", "container", "counts", "created", "default", "dns",
+        "errors", "exists", "first", "found", "held", "host_network", "ip_tries", "next_try", "path", "resolved",
+        "told", "tries", "until", "workload",
     )  # fmt: skip
 
     def __init__(self, workload: str, path: str, created: int, cid: str | None = None) -> None:
@@ -179,6 +179,8 @@ class Scope:
         """Pid of the container's first process; 0: nothing ran in it yet."""
         self.counts: dict[str, int] = {}
         """What happened in the second that ends at `until`."""
+        self.calls: dict[int, int] = {}
+        self.errors: dict[int, int] = {}
         self.until = 0
         self.held = False
         """Have its first events waited for its name?"""

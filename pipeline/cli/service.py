@@ -115,6 +115,7 @@ def status(json: Json = False) -> int:
     """How the running service is: probes, rates, losses by stage, lag, outbox."""
     from pipeline.cli.out import emit, facts, size, span
     from pipeline.cli.workloads import mode
+    from pipeline.losses import words
 
     with options.client() as client:
         found = client.call("status")
@@ -127,6 +128,7 @@ def status(json: Json = False) -> int:
     forced = [f"{row['workload']}: {mode(row)}" for row in rows if row["mode"] == "forced"]
     if len(forced) > FORCED_SHOWN:
         forced[FORCED_SHOWN:] = [f"and {len(forced) - FORCED_SHOWN} more: wonted workloads ls"]
+    lost = words(found.get("lost") or {})
     outbox, memory = found.get("outbox", {}), found.get("memory", {})
     facts(
         [
@@ -137,9 +139,11 @@ def status(json: Json = False) -> int:
             *(("", line) for line in forced),
             ("probes", f"{len(probes) - len(missing)}/{len(probes)} attached"),
             *(("", f"missing {name}") for name in missing),
+            ("probe holds", holds(found.get("probe", {}).get("rights") or {})),
             ("rates", found.get("rates")),
             ("received", found.get("received")),
-            ("lost", found.get("lost") or "nothing"),
+            ("lost", lost[0] if lost else "nothing"),
+            *(("", sentence) for sentence in lost[1:]),
             ("lag", f"{sum((found.get('lag') or {}).values())} batches"),
             ("alerts", found.get("alerts")),
             ("outbox", f"{outbox.get('depth', 0)} waiting, oldest {span(outbox.get('oldest_s'))}"),
@@ -152,6 +156,17 @@ def status(json: Json = False) -> int:
         ]
     )
     return OK
+
+
+def holds(rights: dict[str, Any]) -> str:
+    """
+    >>> holds({"holds": ["CAP_SYS_PTRACE"], "could_get": [], "no_new_privs": True}), holds({})
+    ('CAP_SYS_PTRACE, no new privileges', '-')
+    """
+    if not rights:
+        return "-"
+    more = "no new privileges" if rights.get("no_new_privs") else "may gain more by running programs"
+    return f"{' '.join(rights.get('holds') or ['nothing'])}, {more}"
 
 
 def stop() -> int:

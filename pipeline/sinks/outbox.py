@@ -159,13 +159,15 @@ class Outbox:
                 write(finding, finding_id, incident, host)
 
     async def run(self) -> None:
-        """Deliver until `stop()` or cancellation."""
-        self._stop.clear()
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._pruner())
-            group.create_task(self._keeper())
-            for sink in self.sinks:
-                group.create_task(self._deliver(sink), name=f"sink {sink.name}")
+        """Deliver until `stop()`, which may come before the first step of this, or cancellation."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._pruner())
+                group.create_task(self._keeper())
+                for sink in self.sinks:
+                    group.create_task(self._deliver(sink), name=f"sink {sink.name}")
+        finally:
+            self._stop.clear()
 
     async def drained(self) -> None:
         """Until nothing waits any more."""

@@ -54,7 +54,7 @@ def test_nothing_stays_attached_after_close() -> None:
     mine = held(os.getpid()) - before
     attached.close()
 
-    assert len(loader.TRACEPOINTS) == len(mine)
+    assert len(loader.TRACEPOINTS) + len(loader.TRAFFIC) == len(mine)
     assert gone(mine)
     assert descriptors == set(os.listdir("/proc/self/fd"))
 
@@ -77,7 +77,7 @@ def test_nothing_stays_attached_after_kill_9() -> None:
 def test_every_probe_says_that_it_is_attached() -> None:
     attached = attach(ALL, [], 1 << 20)
     try:
-        expected = {*loader.MANDATORY, *loader.FAMILIES, "io_uring"}
+        expected = {*loader.MANDATORY, *loader.FAMILIES, "traffic", "io_uring"}
         assert {name: {"attached": True, "error": None} for name in expected} == attached.probes
     finally:
         attached.close()
@@ -193,7 +193,7 @@ def loaded_without(tracepoint: str) -> str:
         renamed = [(p, t.replace("{tracepoint}", "no_such"), f) for p, t, f in loader.TRACEPOINTS]
         loader.TRACEPOINTS = tuple(renamed)
         try:
-            answer, _ = loader.load(dict(families=["file"], self=[], ring=4096))
+            answer, _ = loader.load({{**loader.NOTHING, "families": ["file"]}})
             print({{name: probe["error"] for name, probe in answer["probes"].items()}})
         except loader.CannotLoad as error:
             print(error)

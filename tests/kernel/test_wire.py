@@ -17,7 +17,8 @@ def test_python_and_the_compiler_agree_on_every_field() -> None:
 
 
 def test_a_layout_that_differs_is_refused_by_the_compiler() -> None:
-    wrong = loader.checks().replace("== 176", "== 175", 1)
+    size = wire.LAYOUTS["event"].size
+    wrong = loader.checks().replace(f"(struct event) == {size}", f"(struct event) == {size - 8}", 1)
     assert wrong != loader.checks()
 
     with pytest.raises(loader.CannotLoad, match="size of event"):
@@ -45,7 +46,7 @@ def test_a_row_has_the_headers_size() -> None:
 
 
 def test_every_offset_is_found_in_this_kernel() -> None:
-    found = loader.defines(Btf.of_kernel(), 1 << 20)
+    found = loader.defines(Btf.of_kernel(), loader.NOTHING)
 
     assert {name for name, _ in loader.OFFSETS} <= set(found)
 

@@ -46,10 +46,10 @@ class Actor:
         self.process.wait()
 
 
-def attach_alone(families: set[str], ring_bytes: int, *actors: Actor) -> Attached:
+def attach_alone(families: set[str], ring_bytes: int, *actors: Actor, **more: Any) -> Attached:
     """Probes that see nobody but these actors and what they start: the rest of the machine is left out in the kernel,
     so that its floods neither fill the ring nor count as lost."""
-    attached = attach(families, [], ring_bytes)
+    attached = attach(families, [], ring_bytes, **more)
     known = {actor.pid for actor in actors}
     for _ in range(3):  # a process that is forked meanwhile is found the next time; the children of those are left out
         for pid in {int(name) for name in os.listdir("/proc") if name.isdigit()} - known:

@@ -196,6 +196,34 @@ def test_loss_is_marked_on_the_finding():
     assert 3 == finding.event.lost
 
 
+def observed(feed: Feed, name: str) -> float:
+    """Seconds that count, of the half hour."""
+    baseline = feed.baselines._all[name]
+    return baseline.learning.observed(baseline.seconds(START + 1800 * SECOND))
+
+
+@pytest.mark.parametrize(("lost", "idle_too"), [({"ring.exec": 1}, True), ({"bucket.file": 9_000}, False)])
+def test_a_time_with_loss_does_not_count_as_observed(lost: dict[str, int], idle_too: bool) -> None:
+    """That nothing new was seen in it says nothing. What was held back was one workload's flood: others go on."""
+    feed, web, db = Feed(min="1h"), World("shop/web"), World("shop/db")
+    feed.give([db.at(0).read(APP, "/app/y"), web.at(0).read(APP, "/app/x")])
+    for second in range(1, 901):
+        feed.batch([web.at(second).read(APP, "/app/x")], START + second * SECOND, lost=lost)
+    feed.batch([web.at(1800).read(APP, "/app/x"), db.at(1800).read(APP, "/app/y")], START + 1800 * SECOND)
+
+    assert 900 == observed(feed, "shop/web")
+    assert (900 if idle_too else 1800) == observed(feed, "shop/db")
+
+
+def test_what_is_seen_in_a_time_with_loss_is_learned() -> None:
+    """It is true, and would be told as new for ever after."""
+    feed, world = Feed(max="60s"), World()
+    feed.batch([world.at(0).read(APP, "/app/x")], START, lost={"ring.file": 1})
+    feed.batch([world.at(70).read(APP, "/app/x")], START + 70 * SECOND)
+
+    assert [] == feed.findings
+
+
 def test_a_host_is_quiet_about_people_at_work_but_not_about_danger():
     world, feed = World("host", container=False), Feed(max="60s")
     sshd = proc("/usr/sbin/sshd")

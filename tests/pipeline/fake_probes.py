@@ -37,7 +37,8 @@ def main() -> int:
     ask({"op": "hello", "role": "probe"})
     states: dict[str, Any] = {name: {"attached": True, "error": None} for name in ALL}
     states |= {name: {"attached": False, "error": "no such hook"} for name in plan.get("missing", [])}
-    ask({"op": "state", "probes": states, "lost": {}, "rates": {"records": 7}})
+    rights = {"holds": ["CAP_DAC_READ_SEARCH", "CAP_SYS_PTRACE"], "could_get": [], "no_new_privs": True}
+    ask({"op": "state", "probes": states, "rights": rights, "lost": {}, "rates": {"records": 7}})
     died = Path(orders["state_dir"], "died")
     if plan.get("die") and not died.exists():
         died.touch()

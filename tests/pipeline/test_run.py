@@ -5,6 +5,8 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -72,6 +74,16 @@ def test_a_missing_probe_is_named_and_status_is_yellow(begin: Begin) -> None:
     assert "wonted: probe dns is missing: no such hook" in worker.said
     assert "wonted: ready 7/8 probes" in worker.said
     assert ("yellow", ["probe dns: no such hook"]) == (status["color"], status["reasons"])
+
+
+def test_status_says_which_rights_the_probe_holds(begin: Begin, data: Path) -> None:
+    worker = begin()
+    command = [sys.executable, "-m", "pipeline", "--data", str(data), "status"]
+    shown = subprocess.run(command, capture_output=True, text=True, cwd=ROOT).stdout
+
+    said = worker.status()["probe"]["rights"]
+    assert {"holds": ["CAP_DAC_READ_SEARCH", "CAP_SYS_PTRACE"], "could_get": [], "no_new_privs": True} == said
+    assert "probe holds  CAP_DAC_READ_SEARCH CAP_SYS_PTRACE, no new privileges\n" in shown
 
 
 @pytest.mark.parametrize("name", ["exec", "fork", "exit", "cgroup"])

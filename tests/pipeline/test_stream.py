@@ -346,6 +346,20 @@ def test_losses_are_counted_by_where(start: Start, data: Path) -> None:
     assert {"ring.file": 12, "queue.dns": 3} == worker.status()["lost"]
 
 
+def test_what_was_lost_or_held_back_is_said_in_words_and_makes_status_yellow(start: Start, data: Path) -> None:
+    worker = start()
+
+    Agent(data).send("shop", [], time=now(), lost={"bucket.file": 9_000, "ring.exec": 1})
+    worker.until_applied()
+    shown = subprocess.run(
+        [sys.executable, "-m", "pipeline", "--data", str(data), "status"], capture_output=True, text=True, cwd=ROOT
+    ).stdout
+
+    held, lost = "held back: 9,000 file events (flood)", "lost: 1 exec event (the ring to the agent was full)"
+    assert [f"within the last 10 min {what}" for what in (held, lost)] == worker.status()["reasons"][1:]
+    assert held in shown and lost in shown
+
+
 def test_status_tells_how_it_is(start: Start, data: Path) -> None:
     worker = start()
     Agent(data).send("shop", [opened("shop", "/srv/index.html")])

@@ -6,7 +6,7 @@ import pytest
 
 from probes import wire
 from tests.probes.test_dns import answer, query
-from tests.probes.world import HOST, World
+from tests.probes.world import HOST, SECOND, World
 
 A, B = "a" * 64, "b" * 64
 
@@ -138,7 +138,7 @@ def test_a_container_born_and_gone_before_the_flush_is_named(world: World) -> No
     events = [e for e in world.flush() if e.container]
 
     assert {"short"} == {e.workload for e in events}
-    assert ["exec", "exit", "container_start"] == [e.action for e in events]
+    assert ["exec", "container_start", "exit"] == [e.action for e in events]
     assert ("172.17.0.2",) == events[0].container.ip  # type: ignore[union-attr]
 
 
@@ -398,8 +398,7 @@ def test_a_socket_on_standard_input_says_who_called_whom(world: World) -> None:
     """inetd's children speak on connections that came in; a reverse shell's was made by itself."""
     ends = {"laddr": "10.0.0.1", "lport": 8080, "family": 2, "proto": "tcp"}
     httpd = world.start("/bin/busybox", "httpd")
-    world.call(httpd, "accept", addr="10.0.0.9", port=40_000, ret=5, **ends)
-    world.call(httpd, "dup2", addr="10.0.0.9", port=40_000, ret=0, **ends)
+    world.call(httpd, "dup2", addr="10.0.0.9", port=40_000, ret=0, accepted=True, **ends)
     world.call(httpd, "dup2", addr="10.0.0.9", port=40_001, ret=0, **ends)
     world.call(httpd, "dup2", addr="0.0.0.0", port=0, ret=0, **ends)
 
@@ -439,6 +438,45 @@ def test_loss_is_told_to_every_partition_once(world: World) -> None:
     world.flush(later=3)
 
     assert {0: 7, 1: 7, 2: 7, 3: 7} == {b.partition: b.lost["ring.file"] for b in world.batches if b.lost}
+
+
+def test_a_second_knows_of_every_loss_since_it_began(world: World) -> None:
+    """Its window is sent after the batches that told of them."""
+    pid = world.start("/usr/bin/app")
+    world.flush(later=1.0 - world.time % SECOND / SECOND)
+    world.call(pid, "open_read", "/etc/hosts", ret=3)
+    second = world.time - world.time % SECOND
+    world.agent.lose({"ring.file": 7}, world.time)
+    world.flush(later=0.3)
+    world.flush(later=1.0)
+    world.call(pid, "open_read", "/etc/hosts", ret=3)
+    world.flush(later=3.0)
+
+    lost = {w.time: w.lost for b in world.batches for w in b.windows if w.time >= second}
+    assert [7, 0] == [lost[at] for at in sorted(lost)]
+
+
+def test_what_a_batch_without_room_told_of_losses_the_next_one_tells(world: World) -> None:
+    kept, room = world.agent.send, [False]
+    world.agent.send = lambda *batch: bool(room[0] and (kept(*batch) or True))
+    world.agent.lose({"ring.file": 7})
+    world.flush()
+    room[0] = True
+    world.flush()
+    world.flush()
+
+    assert [7, 7, 7, 7] == [b.lost["ring.file"] for b in world.batches if b.lost]
+
+
+@pytest.mark.parametrize(
+    ("lost", "marked"),
+    [({"bucket.exec": 5, "ring.exec": 2}, 7), ({"ring.file": 5}, 0), ({"ring.fork": 1, "reader.decode": 2}, 3)],
+)
+def test_an_event_says_what_of_its_kind_or_of_no_kind_was_lost(world: World, lost: dict[str, int], marked: int) -> None:
+    world.start("/usr/bin/app")
+    world.agent.lose(lost)
+
+    assert [marked] == [e.lost for e in world.flush() if e.kind == "exec"]
 
 
 def test_batches_are_numbered_and_idle_partitions_beat(world: World) -> None:

@@ -276,6 +276,21 @@ asyncio.run(main())
     assert [(alert(n).id, n == 0) for n in range(3)] == [(one.id, told.again) for one, told in sink.told]
 
 
+async def test_a_stop_before_the_first_step_ends_the_run(tmp_path: Path, alert: Make, clock: Clock) -> None:
+    """Nor does it end the next run."""
+    sink = Recorder()
+    outbox = Outbox(tmp_path / "outbox.db", [sink], clock=clock)
+    run = asyncio.create_task(outbox.run())
+    outbox.stop()
+    await asyncio.wait_for(run, 20)
+
+    outbox.put([alert(1)])
+    async with running(outbox):
+        await drained(outbox)
+
+    assert [alert(1).id] == [one.id for one, _ in sink.told]
+
+
 async def test_kill_nine_at_any_moment_loses_no_alert_that_was_put(tmp_path: Path, alert: Make, clock: Clock) -> None:
     """Killed again and again while putting and telling: what `put` returned for is told, in the end, at least once."""
     path, out = tmp_path / "outbox.db", tmp_path / "told.jsonl"

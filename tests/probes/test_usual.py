@@ -1,0 +1,235 @@
+"""The agent between the kernel's counts and the worker's word on what is usual."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from probes import usual
+from probes.agent import SURVEY
+from probes.counts import Tally, Usage
+from probes.usual import Place, Saved, Usual
+from probes.workload import Scope
+from tests.probes.world import SECOND, World
+
+A = "a" * 64
+
+
+class FakeKernel:
+    """The kernel's maps as dicts. `room`: keys that fit."""
+
+    def __init__(self, room: int = 1000) -> None:
+        self.room = room
+        self.by_cgroup: dict[int, int] = {}
+        self.tallies: dict[int, Tally] = {}
+        self.holding: dict[int, int] = {}
+        self.enforced: dict[int, bool] = {}
+        self.usages: dict[int, Usage] = {}
+        self.keys: set[int] = set()
+        self.counted: dict[int, int] = {}
+
+    def slots(self) -> dict[int, int]:
+        return dict(self.by_cgroup)
+
+    def tally(self, slot: int) -> Tally | None:
+        return self.tallies.pop(slot, None)
+
+    def held(self, slot: int) -> int:
+        return self.holding.pop(slot, 0)
+
+    def enforce(self, slot: int, on: bool) -> None:
+        self.enforced[slot] = on
+
+    def release(self, cgroup: int, slot: int) -> None:
+        assert slot == self.by_cgroup.pop(cgroup)
+
+    def usage(self, pid: int) -> Usage | None:
+        return self.usages.get(pid)
+
+    def add(self, key: int) -> bool:
+        if len(self.keys) < self.room:
+            self.keys.add(key)
+        return key in self.keys
+
+    def remove(self, keys: Any) -> None:
+        self.keys -= set(keys)
+
+    def repeats(self) -> list[tuple[int, int]]:
+        counted, self.counted = self.counted, {}
+        return list(counted.items())
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    world = World(tmp_path)
+    world.agent.kernel = FakeKernel()  # type: ignore[assignment]
+    return world
+
+
+@pytest.fixture
+def kernel(world: World) -> FakeKernel:
+    return world.agent.kernel  # type: ignore[return-value]
+
+
+def told(world: World, **push: Any) -> None:
+    world.agent.told(push)
+
+
+def test_only_what_was_sent_and_found_usual_enters_the_kernel(world: World, kernel: FakeKernel) -> None:
+    sh = world.start("/bin/sh")
+    world.call(sh, "open_read", "/etc/hosts", key=7, shape=8)
+    [event] = [e for e in world.flush() if e.kind == "file"]
+
+    told(world, push="usual", workload="host", keys=[7, 99])
+
+    assert (7, 8) == (event.key, event.shape)
+    assert {7} == kernel.keys
+
+
+def test_what_the_kernel_counted_is_in_the_window_and_told_per_key(world: World, kernel: FakeKernel) -> None:
+    """So rates and counts are what they would be had everything been sent."""
+    sh = world.start("/bin/sh")
+    world.call(sh, "open_read", "/etc/hosts", key=7)
+    world.flush()
+    told(world, push="usual", workload="host", keys=[7])
+    kernel.counted = {7: 41}
+
+    world.flush(6)
+    world.flush()
+
+    windows = [w for b in world.batches for w in b.windows if w.counts.get("file.open_read") == 41]
+    assert ["host"] == [w.workload for w in windows]
+    assert [{"host": {7: 41}}] == [b.repeats for b in world.batches if b.repeats]
+
+
+def test_what_is_no_longer_usual_leaves_the_kernel(world: World, kernel: FakeKernel) -> None:
+    sh = world.start("/bin/sh")
+    for key in (1, 2, 3):
+        world.call(sh, "open_read", f"/etc/{key}", key=key)
+    world.flush()
+    told(world, push="usual", workload="host", keys=[1, 2, 3])
+
+    told(world, push="unusual", workload="host", keys=[1])
+    assert {2, 3} == kernel.keys
+    told(world, push="unusual", workload="other")
+    assert {2, 3} == kernel.keys
+    told(world, push="unusual", workload="host")
+    assert set() == kernel.keys
+
+
+def test_a_full_kernel_is_counted_and_the_event_goes_on_being_sent(world: World, kernel: FakeKernel) -> None:
+    kernel.room = 1
+    sh = world.start("/bin/sh")
+    for key in (1, 2):
+        world.call(sh, "open_read", f"/etc/{key}", key=key)
+    world.flush()
+
+    told(world, push="usual", workload="host", keys=[1, 2])
+
+    assert {1} == kernel.keys == set(world.agent.usual.known)
+    assert 1 == world.agent.counters["usual_full"]
+
+
+def test_a_containers_keys_and_slot_go_with_it(world: World, kernel: FakeKernel) -> None:
+    world.docker(A, name="web")
+    cgroup, first = world.running(A)
+    kernel.by_cgroup = {cgroup: 5}
+    world.call(first, "open_read", "/app/x", key=7)
+    world.flush()
+    told(world, push="usual", workload="web", keys=[7])
+    assert {7} == kernel.keys
+
+    world.exit(first)
+    world.rmdir(cgroup, f"/docker/{A}")
+    world.flush(6)
+    world.flush(6)
+
+    assert set() == kernel.keys
+    assert {} == kernel.by_cgroup
+
+
+def test_system_calls_errors_bytes_and_what_was_held_back_are_in_the_window(world: World, kernel: FakeKernel) -> None:
+    world.docker(A, name="web")
+    cgroup, _ = world.running(A)
+    world.flush()
+    kernel.by_cgroup = {cgroup: 5}
+    kernel.tallies = {5: Tally(1000, 200, {0: 7, 257: 2}, {2: 1})}
+    kernel.holding = {5: 9000}
+
+    world.flush()
+    world.flush()
+
+    [window] = [w for b in world.batches for w in b.windows if w.calls]
+    assert "web" == window.workload
+    assert ({0: 7, 257: 2}, {2: 1}) == (window.calls, window.errors)
+    expected = {"calls": 9, "bytes_in": 1000, "bytes_out": 200, "held": 9000}
+    assert expected == {name: window.counts[name] for name in expected}
+
+
+def test_who_enforces_has_its_new_sequences_counted_as_misses(world: World, kernel: FakeKernel) -> None:
+    """Whether the worker says so before the container comes or afterwards."""
+    world.docker(A, name="web")
+    told(world, push="mode", workload="web", learning=False)
+    cgroup, _ = world.running(A)
+    kernel.by_cgroup = {cgroup: 5}
+    world.flush()
+    assert {5: True} == kernel.enforced
+
+    told(world, push="mode", workload="web", learning=True)
+    assert {5: False} == kernel.enforced
+
+
+def test_a_long_lived_process_tells_its_system_calls_each_minute(world: World, kernel: FakeKernel) -> None:
+    app = world.start("/usr/bin/app")
+    world.flush()
+    kernel.usages = {app: Usage(bytes([1]) + bytes(63), 10, 2)}
+
+    seen = [e for _ in range(3) for e in world.flush(SURVEY / SECOND + 1) if e.kind == "sequence"]
+
+    assert [("/usr/bin/app", 10, 2)] == [(e.object, e.detail["calls"], e.detail["misses"]) for e in seen]
+    assert "01" == seen[0].detail["used"][:2]
+
+
+def test_an_act_is_told_as_the_images_that_did_it_though_it_is_read_later(world: World) -> None:
+    """Programs start in one ring, act in another."""
+    sh = world.start("/bin/sh")
+    opened = world.time + 1_000_000
+    world.time += 2_000_000
+    world.exec(sh, "/usr/bin/cat")
+    world.call(sh, "open_read", "/etc/one", time=opened)
+    world.call(sh, "open_read", "/etc/two")
+
+    exes = {e.object: e.process.exe for e in world.flush() if e.kind == "file"}
+
+    assert {"/etc/one": "/bin/sh", "/etc/two": "/usr/bin/cat"} == exes
+
+
+# -- what a restart finds
+
+
+def test_what_is_usual_survives_a_restart_of_the_same_boot_only(tmp_path: Path) -> None:
+    table = Usual()
+    table.offer(7, Place(3, Scope("web", "/", 0), "file.open_read"))
+    assert table.take(7)
+    saved = Saved("boot", (1, 2), list(usual.rows(table)))
+
+    usual.save(tmp_path / "usual.bin", saved)
+
+    assert saved == usual.load(tmp_path / "usual.bin", "boot")
+    assert usual.load(tmp_path / "usual.bin", "another") is None
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:-3], lambda b: b[:9] + bytes([b[9] ^ 1]) + b[10:], lambda b: b""])
+def test_a_damaged_file_means_that_nothing_is_known(tmp_path: Path, damage: Any) -> None:
+    file = tmp_path / "usual.bin"
+    usual.save(file, Saved("boot", (1, 2), [(7, 3, "file.open_read")]))
+    file.write_bytes(damage(file.read_bytes()))
+
+    assert usual.load(file, "boot") is None
+
+
+def test_the_file_is_its_owners_only(tmp_path: Path) -> None:
+    """It holds the secret that keys are made with."""
+    usual.save(tmp_path / "usual.bin", Saved("boot", (1, 2)))
+
+    assert 0o600 == (tmp_path / "usual.bin").stat().st_mode & 0o777
