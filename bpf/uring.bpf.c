@@ -108,6 +108,8 @@ static __always_inline u16 uring_address(struct scratch *s, u64 req, int connect
 #endif
     s->e.len[ADDR] = size;
     s->used += size;
+    if (connects && *(u16 *)(to + 2) == __builtin_bswap16(DNS_PORT))
+        asks(s);
     return *(u16 *)to;
 }
 
@@ -115,9 +117,9 @@ static __always_inline u16 uring_address(struct scratch *s, u64 req, int connect
 
 int on_uring(struct bpf_raw_tracepoint_args *ctx)
 {
-    u64 req = ctx->args[REQ_ARG], name = 0, task;
+    u64 req = ctx->args[REQ_ARG], name = 0, name2 = 0, target = 0, text = 0, task;
     u32 cpu = bpf_get_smp_processor_id(), nr;
-    s32 dirfd = -100, number = 0;
+    s32 dirfd = -100, dirfd2 = -100, number = 0;
     u16 mode = 0, family;
     u8 opcode = 255;
     GET(opcode, req, REQ_OPCODE);
@@ -139,7 +141,6 @@ int on_uring(struct bpf_raw_tracepoint_args *ctx)
         FIELD(s->e.args[3], IO_OPEN_HOW + 8);
         FIELD(dirfd, IO_OPEN_DFD);
         FIELD(name, IO_OPEN_NAME);
-        uring_path(s, task, name, dirfd, 0);
         break;
 #endif
 #ifdef IO_UNLINK_NAME
@@ -148,7 +149,6 @@ int on_uring(struct bpf_raw_tracepoint_args *ctx)
         s->e.flags = (u32)number;
         FIELD(dirfd, IO_UNLINK_DFD);
         FIELD(name, IO_UNLINK_NAME);
-        uring_path(s, task, name, dirfd, 0);
         break;
 #endif
 #ifdef IO_RENAME_OLD
@@ -157,10 +157,8 @@ int on_uring(struct bpf_raw_tracepoint_args *ctx)
         s->e.flags = (u32)number;
         FIELD(dirfd, IO_RENAME_OLD_DFD);
         FIELD(name, IO_RENAME_OLD);
-        uring_path(s, task, name, dirfd, 0);
-        FIELD(dirfd, IO_RENAME_NEW_DFD);
-        FIELD(name, IO_RENAME_NEW);
-        uring_path(s, task, name, dirfd, 1);
+        FIELD(dirfd2, IO_RENAME_NEW_DFD);
+        FIELD(name2, IO_RENAME_NEW);
         break;
 #endif
 #ifdef IO_MKDIR_NAME
@@ -169,27 +167,19 @@ int on_uring(struct bpf_raw_tracepoint_args *ctx)
         s->e.args[2] = mode;
         FIELD(dirfd, IO_MKDIR_DFD);
         FIELD(name, IO_MKDIR_NAME);
-        uring_path(s, task, name, dirfd, 0);
         break;
 #endif
 #ifdef IO_LINK_OLD
     case 265:
-    case 266:
-        FIELD(name, IO_LINK_OLD);
-        if (nr == 266) {
-            u64 text = 0;
-            FIELD(dirfd, IO_LINK_NEW_DFD);
-            GET(text, name, FILENAME_NAME);
-            FIELD(name, IO_LINK_NEW);
-            uring_path(s, task, name, dirfd, 0);
-            kernel_string(s, text, TEXT);
-            break;
-        }
         FIELD(dirfd, IO_LINK_OLD_DFD);
-        uring_path(s, task, name, dirfd, 0);
+        FIELD(name, IO_LINK_OLD);
+        FIELD(dirfd2, IO_LINK_NEW_DFD);
+        FIELD(name2, IO_LINK_NEW);
+        break;
+    case 266:
+        FIELD(target, IO_LINK_OLD);
         FIELD(dirfd, IO_LINK_NEW_DFD);
         FIELD(name, IO_LINK_NEW);
-        uring_path(s, task, name, dirfd, 1);
         break;
 #endif
 #ifdef IO_SOCKET_DOMAIN
@@ -207,7 +197,7 @@ int on_uring(struct bpf_raw_tracepoint_args *ctx)
     case 42:
     case 49:
         uring_socket(s, task, req);
-        family = uring_address(s, req, nr == 42); /* 0: not readable here; that it was asked is told */
+        family = uring_address(s, req, nr == 42); /* none: not readable here; that it was asked is told */
         if (s->e.len[ADDR] && family != 1 && family != 2 && family != 10)
             return 0;
         break;
@@ -215,6 +205,14 @@ int on_uring(struct bpf_raw_tracepoint_args *ctx)
         if (!uring_socket(s, task, req))
             return 0;
         break;
+    }
+    if (name)
+        uring_path(s, task, name, dirfd, 0);
+    if (name2)
+        uring_path(s, task, name2, dirfd2, 1);
+    if (target) {
+        GET(text, target, FILENAME_NAME);
+        kernel_string(s, text, TEXT);
     }
     send(s, row->kind, row->wake);
     return 0;

@@ -190,6 +190,9 @@ def _escape_call(e: Event) -> str | None:
 
 
 def _setuid(e: Event) -> str | None:
+    if e.action == "setxattr":
+        given = e.detail.get("name") == "security.capability" and _inside(e) and _done(e)
+        return f"{e.object} (capabilities)" if given else None
     mode = e.detail.get("mode")
     if not isinstance(mode, int) or not _inside(e) or not _done(e):
         return None
@@ -265,8 +268,8 @@ RULES: tuple[Rule, ...] = (
          "{who} left the cgroup of {workload}: {saw}", "A process of a container does not leave it."),
     Rule("namespace_escape", _on("setns", "mount", "move_mount", "fsmount", "unshare", "pivot_root", "open_tree", "mount_setattr"), _escape_call,
          "high", ("T1611",), "{who} in {workload} called {saw}", "Inside a container only the runtime does this, before the first program."),
-    Rule("setuid_bit", _on("chmod", "mknod", "create"), _setuid, "high", ("T1548.001",),
-         "{who} in {workload} made {saw} run with another user's rights", "The set-user-id bit was set in a running container."),
+    Rule("setuid_bit", _on("chmod", "mknod", "create", "setxattr"), _setuid, "high", ("T1548.001",),
+         "{who} in {workload} made {saw} run with another user's rights", "The set-user-id bit, or capabilities, were set in a running container."),
     Rule("engine_socket", _on("connect"), _engine_connect, "high", ("T1611", "T1610"),
          "{who} in {workload} talks to the container engine: {saw}", "It can start privileged containers from there."),
     Rule("raw_device", _on("open_read", "open_write", "create", "mknod"), _raw_device, "high", ("T1611", "T1006"),

@@ -242,7 +242,7 @@ def _bpf(r: Record) -> Told:
 
 
 def _new_socket(r: Record) -> Told:
-    family, kind, protocol = (r.arg[i] & 0xFFFFFFFF for i in range(3))
+    family, kind, protocol = (a & 0xFFFFFFFF for a in (*r.arg, 0, 0, 0)[:3])
     detail: dict[str, Any] = {"family": FAMILIES.get(family, str(family))}
     detail["type"] = SOCKET_TYPES.get(kind & 15, str(kind & 15))
     if family == 16:
@@ -251,18 +251,18 @@ def _new_socket(r: Record) -> Told:
 
 
 def _keyctl(r: Record) -> Told:
-    command = KEYCTL.get(r.arg[0] & 0xFFFFFFFF, str(r.arg[0] & 0xFFFFFFFF))
+    command = KEYCTL.get(r.arg[0] & 0xFFFFFFFF, str(r.arg[0] & 0xFFFFFFFF)) if r.arg else None
     return command, {"command": command}
 
 
 def _clock(r: Record) -> Told:
-    clock = 0 if r.action in ("settimeofday", "adjtimex") else signed(r.arg[0])
+    clock = 0 if r.action in ("settimeofday", "adjtimex") or not r.arg else signed(r.arg[0])
     return CLOCKS.get(clock, str(clock)), {}
 
 
 def _new_name(r: Record) -> Told:
     """The name has a length and no end of its own."""
-    return text(r.text[: r.arg[1]]) if r.text is not None else None, {}
+    return text(r.text[: r.arg[1]]) if r.text is not None and r.arg else None, {}
 
 
 WORDS["prot"] = PROT

@@ -491,6 +491,10 @@ def _attach_all(b: Any, btf: Btf) -> tuple[dict[str, int], dict[str, str]]:
             descriptors[tracepoint] = bpf.attach_raw_tracepoint(tracepoint, _load(b, function))
         except OSError as error:
             errors[probe] = f"this kernel has no tracepoint {tracepoint} ({error.strerror})"
+        except CannotLoad as error:
+            if probe != "io_uring":  # the only one whose absence leaves the others whole
+                raise
+            errors[probe] = str(error)
     return descriptors, errors
 
 

@@ -51,6 +51,7 @@ CASES: tuple[tuple[str, Make, Make], ...] = (
     ("namespace_escape", lambda w: w.called(SH, "mount", "/mnt"), lambda w: w.called(SH, "mount", "/mnt", result=-1)),
     ("namespace_escape", lambda w: w.called(SH, "setns"), lambda w: World("host", container=False).called(SH, "setns")),
     ("setuid_bit", lambda w: w.changed(SH, "chmod", "/tmp/x", mode=0o4755), lambda w: w.changed(SH, "chmod", "/var/run/postgresql", mode=0o2775)),
+    ("setuid_bit", lambda w: w.changed(SH, "setxattr", "/tmp/x", name="security.capability"), lambda w: w.changed(SH, "setxattr", "/tmp/x", name="security.selinux")),
     ("engine_socket", lambda w: w.joined(PY, "/var/run/docker.sock"), lambda w: w.joined(PY, "/var/run/app.sock")),
     ("raw_device", lambda w: w.read(SH, "/dev/sda1"), lambda w: w.read(SH, "/dev/shm/x")),
     ("raw_device", lambda w: w.changed(SH, "mknod", "/tmp/d", mode=0o060666), lambda w: w.changed(SH, "mknod", "/tmp/fifo", mode=0o010666)),

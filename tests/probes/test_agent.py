@@ -54,6 +54,28 @@ def test_equal_events_are_one_with_a_count(world: World) -> None:
     assert 1 == sum(w.counts.get("failed", 0) for w in windows)
 
 
+def test_equal_sockets_are_one_with_a_count_and_others_are_not(world: World) -> None:
+    """Each look for the machine's addresses opens a netlink socket."""
+    pid = world.start("/usr/bin/app")
+    for family in (16, 16, 16, 17):
+        world.call(pid, "socket", arg=(family, 0x80003, 0, 0, 0, 0), ret=5)
+
+    told = [(e.object, e.count) for e in world.flush() if e.action == "socket"]
+
+    assert [("netlink raw route", 3), ("packet raw", 1)] == told
+
+
+def test_what_came_by_another_way_says_so(world: World) -> None:
+    pid = world.start("/usr/bin/app")
+    world.call(pid, "open_read", "/etc/shadow", compat=True)
+    world.connect(pid, "192.0.2.1", 443, uring=True)
+
+    told = [(e.kind, e.detail) for e in world.flush() if e.kind in ("file", "connect")]
+
+    assert ("file", {"compat": True}) == told[0]
+    assert ("connect", True) == (told[1][0], told[1][1]["io_uring"])
+
+
 def test_somebody_who_watches_sees_each_event(world: World) -> None:
     """Folding is off while `wonted events --all` runs."""
     pid = world.start("/usr/bin/app")
