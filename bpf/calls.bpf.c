@@ -24,19 +24,26 @@ struct asked {
 };
 BPF_ARRAY(dns_asked, struct asked, 65536); /* by tgid: when it last connected to port 53, or sent there */
 
-/* Whether 32-bit code called (int 0x80, sysenter): its numbers mean other calls. Asked at every call of the machine, so
- * without a helper where the kernel knows how. */
-static __always_inline u32 is_compat(void)
-{
-    u32 status = 0;
-#ifdef HAS_TASK_BTF
-    struct task_struct *task = bpf_get_current_task_btf();
-    asm volatile("%0 = *(u32 *)(%1 + %2)" : "=r"(status) : "r"(task), "i"(TASK_STATUS));
+/* A field of a struct that the verifier knows by its type: one instruction, where each call of a helper costs some 25 ns
+ * (the processor's mitigations make returns slow). bcc would make a bpf_probe_read of it, so it must not see it. */
+#define LOAD(size, to, pointer, offset) \
+    asm volatile("%0 = *(" #size " *)(%1 + %2)" : "=r"(to) : "r"(pointer), "i"(offset))
+
+#ifdef HAS_TASK_REGS /* Linux 5.15 */
+#define CURRENT struct task_struct *
+#define REGISTERS struct pt_regs *
+#define current_task() bpf_get_current_task_btf()
+#define registers_of(task, ctx) ((struct pt_regs *)bpf_task_pt_regs(task))
+#define REGISTER(to, regs, name) LOAD(u64, to, regs, offsetof(struct pt_regs, name))
+#define FIELD_OF(to, task, offset) LOAD(u32, to, task, offset)
 #else
-    GET(status, bpf_get_current_task(), TASK_STATUS);
+#define CURRENT u64
+#define REGISTERS u64
+#define current_task() bpf_get_current_task()
+#define registers_of(task, ctx) ((ctx)->args[0])
+#define REGISTER(to, regs, name) to = 0; GET(to, regs, offsetof(struct pt_regs, name))
+#define FIELD_OF(to, task, offset) to = 0; bpf_probe_read_kernel(&(to), 4, (void *)((task) + (offset)))
 #endif
-    return status & TS_COMPAT;
-}
 
 /* Puts a 32-bit call as the x86-64 call that does the same; NULL: it has none that is watched. Its arguments are the lower
  * halves of bx, cx, dx, si, di, bp; socketcall's and the old mmap's are in memory. */
@@ -80,36 +87,38 @@ static __always_inline struct scratch *of_compat(u64 regs, u32 number)
     return s;
 }
 
-static __always_inline struct scratch *of_native(u64 regs, u32 nr)
+static __always_inline struct scratch *of_native(REGISTERS regs, u32 nr)
 {
-    u64 r[8] = {}; /* r10 r9 r8 ax cx dx si di */
     u32 cpu = bpf_get_smp_processor_id();
+    u64 value;
     struct scratch *s = scratch_call.lookup(&cpu);
     if (!s)
         return NULL;
-    GET(r, regs, offsetof(struct pt_regs, r10));
     s->nr = nr;
     s->compat = 0;
-    s->args[0] = r[7];
-    s->args[1] = r[6];
-    s->args[2] = r[5];
-    s->args[3] = r[0];
-    s->args[4] = r[2];
-    s->args[5] = r[1];
+#define ARGUMENT(i, name) REGISTER(value, regs, name); s->args[i] = value
+    ARGUMENT(0, di);
+    ARGUMENT(1, si);
+    ARGUMENT(2, dx);
+    ARGUMENT(3, r10);
+    ARGUMENT(4, r8);
+    ARGUMENT(5, r9);
     return s;
 }
 
 /* One of the first three arguments; of a 32-bit call, any. */
-static __always_inline u64 argument(struct scratch *old, u64 regs, u32 i)
+static __always_inline u64 argument(struct scratch *old, REGISTERS regs, u32 i)
 {
-    u64 value = 0, at = offsetof(struct pt_regs, di);
+    u64 value;
     if (old)
         return old->args[i & 7];
-    if (i == 1)
-        at = offsetof(struct pt_regs, si);
-    else if (i == 2)
-        at = offsetof(struct pt_regs, dx);
-    GET(value, regs, at);
+    if (i == 1) {
+        REGISTER(value, regs, si);
+    } else if (i == 2) {
+        REGISTER(value, regs, dx);
+    } else {
+        REGISTER(value, regs, di);
+    }
     return value;
 }
 
@@ -128,7 +137,7 @@ static __always_inline int unusual(u32 family, u32 type)
     return family == 2 || family == 10 ? type == 3 || type == 10 : family != 1; /* SOCK_RAW, SOCK_PACKET */
 }
 
-static __always_inline int is_told(struct row *row, struct scratch *old, u64 regs, u32 nr, s64 ret)
+static __always_inline int is_told(struct row *row, struct scratch *old, REGISTERS regs, u32 nr, s64 ret)
 {
     u64 a;
     u32 modes = 0;
@@ -179,31 +188,90 @@ static __always_inline int is_told(struct row *row, struct scratch *old, u64 reg
     return 1;
 }
 
+/* The file behind a descriptor that was just given out: the table has room for it. */
+static __always_inline u64 opened_file(CURRENT task, u64 fd)
+{
+    u64 files = 0, table = 0, array = 0, file = 0;
+#ifdef HAS_TASK_REGS
+    LOAD(u64, files, task, TASK_FILES);
+    if (!files) /* so that the verifier knows that it is there */
+        return 0;
+    LOAD(u64, table, files, FILES_FDT);
+    LOAD(u64, array, table, FDTABLE_FD);
+#else
+    GET(files, task, TASK_FILES);
+    GET(table, files, FILES_FDT);
+    GET(array, table, FDTABLE_FD);
+#endif
+    GET(file, array, fd * 8);
+    return file;
+}
+
+/* Who opens what, and how: by the file that was opened, not by the path that was typed, which another thread can
+ * rewrite and a link can bend. 0: the call made the file, so it is another one each time. */
+static __always_inline u64 key_of(u64 who, u64 file, u64 flags)
+{
+    u64 f[FILE_SPAN / 8] = {}, i[INODE_SPAN / 8] = {}, inode;
+    u32 generation = 0;
+    GET(f, file, FILE_LOW);
+    if (AT(u32, f, FILE_MODE - FILE_LOW) & FMODE_CREATED)
+        return 0;
+    inode = AT(u64, f, FILE_INODE - FILE_LOW);
+    GET(i, inode, INODE_LOW);
+    GET(generation, inode, INODE_GENERATION);
+    who = mix(who, AT(u64, i, INODE_INO - INODE_LOW));
+    who = mix(who, AT(u64, i, INODE_SB - INODE_LOW));
+    return mix(who, flags << 32 | generation) | 1;
+}
+
+/* The open family: is this one usual? Asked here and not behind a tail call, since it is most of what a machine opens. */
+static __always_inline int is_usual_open(struct thread *t, struct process *p, CURRENT task, REGISTERS regs, u32 nr, s64 ret)
+{
+    u32 forward = FORWARD, *all = switches.lookup(&forward);
+    u64 flags, who, key;
+    if (ret < 0 || !p->image || !all || *all)
+        return 0;
+    if (nr == 257) {
+        REGISTER(flags, regs, dx);
+    } else if (nr == 2) {
+        REGISTER(flags, regs, si);
+    } else {
+        return 0;
+    }
+    who = mix(mix(SEED, p->image), t->cgroup) | 1;
+    key = key_of(who, opened_file(task, ret), (u32)flags);
+    return key && is_known(key);
+}
+
 int on_sys_exit(struct bpf_raw_tracepoint_args *ctx)
 {
-    u64 regs = ctx->args[0], number = 0, id = bpf_get_current_pid_tgid();
+    u64 number, tid, tgid, status;
     s64 ret = ctx->args[1];
-    u32 nr, tid = id, at = tid & (THREADS - 1);
+    CURRENT task = current_task();
+    REGISTERS regs = registers_of(task, ctx);
     struct scratch *s = NULL;
+    FIELD_OF(tid, task, TASK_PID);
+    FIELD_OF(tgid, task, TASK_TGID);
+    FIELD_OF(status, task, TASK_STATUS);
+    REGISTER(number, regs, orig_ax);
+    u32 nr = number, at = tid & (THREADS - 1);
     struct thread *t = threads.lookup(&at);
-    struct process *p = process_of(id >> 32);
-    if (!t || !p)
+    struct process *p = process_of(tgid);
+    if (!t || !p || number > 511) /* sigreturn's is -1 */
         return 0;
-    if (t->tid != tid || t->moved != p->moved)
+    if (t->tid != (u32)tid || t->moved != p->moved)
         meet(t, p, tid);
     if (t->slot == SELF)
         return 0;
-    GET(number, regs, offsetof(struct pt_regs, orig_ax));
-    if (number > 511) /* sigreturn's is -1 */
-        return 0;
-    nr = number;
-    if (is_compat()) {
-        s = of_compat(regs, nr);
+    if (status & TS_COMPAT) { /* int 0x80, sysenter: its numbers mean other calls */
+        s = of_compat(ctx->args[0], nr);
         nr = s ? s->nr & 511 : NO_SUCH;
     }
     tally(t, p, nr, ret);
     struct row *row = rows.lookup(&nr);
     if (!row || !row->on || !is_told(row, s, regs, nr, ret))
+        return 0;
+    if (row->take == TAKE_OPEN && !s && is_usual_open(t, p, task, regs, nr, ret))
         return 0;
     if (!s && !of_native(regs, nr))
         return 0;
@@ -331,34 +399,6 @@ int take_paths(struct bpf_raw_tracepoint_args *ctx)
     return 0;
 }
 
-/* The file behind a descriptor that was just given out: the table has room for it. */
-static __always_inline u64 opened_file(u64 task, u64 fd)
-{
-    u64 files = 0, table = 0, array = 0, file = 0;
-    GET(files, task, TASK_FILES);
-    GET(table, files, FILES_FDT);
-    GET(array, table, FDTABLE_FD);
-    GET(file, array, fd * 8);
-    return file;
-}
-
-/* Who opens what, and how: by the file that was opened, not by the path that was typed, which another thread can
- * rewrite and a link can bend. 0: the call made the file, so it is another one each time. */
-static __always_inline u64 key_of(u64 who, u64 file, u64 flags)
-{
-    u64 f[FILE_SPAN / 8] = {}, i[INODE_SPAN / 8] = {}, inode;
-    u32 generation = 0;
-    GET(f, file, FILE_LOW);
-    if (AT(u32, f, FILE_MODE - FILE_LOW) & FMODE_CREATED)
-        return 0;
-    inode = AT(u64, f, FILE_INODE - FILE_LOW);
-    GET(i, inode, INODE_LOW);
-    GET(generation, inode, INODE_GENERATION);
-    who = mix(who, AT(u64, i, INODE_INO - INODE_LOW));
-    who = mix(who, AT(u64, i, INODE_SB - INODE_LOW));
-    return mix(who, flags << 32 | generation) | 1;
-}
-
 /* The end of a run of letters, digits and underscores: a number counts as any number, and what looks drawn at random
  * as any of its like. */
 static __always_inline void end_of_run(struct run *r)
@@ -470,7 +510,7 @@ int take_open(struct bpf_raw_tracepoint_args *ctx)
     if (ret >= 0 && (nr == 2 || nr == 257))
         who = who_acts(s, task);
     if (who) {
-        file = opened_file(task, ret);
+        file = opened_file(current_task(), ret);
         flags = (u32)(nr == 2 ? s->args[1] : s->args[2]);
         key = key_of(who, file, flags);
         if (key && is_known(key))

@@ -368,6 +368,8 @@ def defines(btf: Btf, request: dict[str, Any]) -> dict[str, int]:
     found |= {f"KIND_{kind.upper()}": i for i, kind in enumerate(wire.KINDS)}
     if btf.mentions("BPF_FUNC_get_current_task_btf"):  # Linux 5.11
         found["HAS_TASK_BTF"] = 1
+    if btf.mentions("BPF_FUNC_task_pt_regs"):  # Linux 5.15
+        found["HAS_TASK_REGS"] = 1
     if (btf.arguments("sched_process_exit") or 0) > 1:
         found["EXIT_TELLS_GROUP"] = 1
     return found
