@@ -171,6 +171,10 @@ class Baseline(base.AnomalyDetector):
         if self.learning.mode == "learning" or text in self.accepted or self._given(event, view):
             finding = self._rehearse(event, view, nodes, depth, text) if self.learning.mode == "learning" else None
             self._learn(view, nodes, depth, event)
+            if event.count > 1 and finding is None and (event.key or event.shape):  # seen more than once already
+                nodes, depth = self.tree.walk(view.tokens)
+                if depth == len(view.tokens):
+                    self._hand(event, nodes[-1])
             return finding
         expected, weight, place = self._expected(view, nodes, depth, event)
         if text in self.unlearned:

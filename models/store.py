@@ -39,6 +39,8 @@ class Baselines:
         self._home: dict[str, int] = {}
         """workload -> partition its batches come by"""
         self._ticked: dict[int, int] = {}
+        self.handed = False
+        """Did the last batch change what is usual?"""
         self.faults = 0
         """Events that a model failed on: neither judged nor learned."""
 
@@ -98,6 +100,7 @@ class Baselines:
                     baseline.lost += lost_in_all  # nobody knows whose they were: anybody's of this batch, once
             self._pause(batch, touched)
         self._pass_time(batch, blind)
+        self.handed = any(baseline is not None and baseline.usual.changed for baseline in touched.values())
         return findings
 
     def _open(self, name: str, position: tuple[int, int] | None, batch: Batch) -> Baseline | None:

@@ -312,6 +312,8 @@ class Stages:
                 self._dead("wonted.observations", data, error)
                 continue
             await self._found(batch, findings, places)
+            if partition.baselines.handed:
+                self._came.set()
         if partition.owed:
             self._decide_again(partition)
 

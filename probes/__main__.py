@@ -206,6 +206,7 @@ class Main:
                     "containers_unresolved": workloads.unresolved,
                     "processes": len(self.agent.processes),
                     "cgroups": len(workloads.by_id),
+                    "records": self._records,
                     "usual": len(self.agent.usual.known),
                     "queue_batches": len(self.link),
                     "queue_bytes": self.link.size,

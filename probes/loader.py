@@ -288,6 +288,7 @@ def attach(
     ours, theirs = socket.socketpair()
     size = ring_size(ring_bytes)
     urgent = min(size, URGENT)
+    _fits(sizes.bytes(size, urgent))
     with ours, tempfile.TemporaryFile() as errors:
         with theirs:
             child = subprocess.Popen(
@@ -325,6 +326,17 @@ def attach(
     counts = Counts({name: named.pop(name) for name in COUNTED}, sizes)
     counts.restored(known)
     return Attached(reader, counts, answer["probes"], named.pop("self"), list(named.values()))
+
+
+def _fits(needed: int) -> None:
+    """The kernel allocates its maps at once and keeps them: rather say so than push the machine into swapping."""
+    with open("/proc/meminfo", "rb") as file:
+        free = next(int(line.split()[1]) << 10 for line in file if line.startswith(b"MemAvailable:"))
+    if needed > free // 2:
+        raise CannotLoad(
+            f"cannot load probes: their maps need {needed >> 20} MiB of kernel memory, and {free >> 20} MiB are available; "
+            "lower probes.ring, probes.slots or probes.known"
+        )
 
 
 def _receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]]:
@@ -366,8 +378,6 @@ def defines(btf: Btf, request: dict[str, Any]) -> dict[str, int]:
         low = min(found[end] for end in ends) & ~7
         found |= {f"{what}_LOW": low, f"{what}_SPAN": (max(found[end] for end in ends) - low + 15) & ~7}
     found |= {f"KIND_{kind.upper()}": i for i, kind in enumerate(wire.KINDS)}
-    if btf.mentions("BPF_FUNC_get_current_task_btf"):  # Linux 5.11
-        found["HAS_TASK_BTF"] = 1
     if btf.mentions("BPF_FUNC_task_pt_regs"):  # Linux 5.15
         found["HAS_TASK_REGS"] = 1
     if (btf.arguments("sched_process_exit") or 0) > 1:

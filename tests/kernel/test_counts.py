@@ -11,7 +11,7 @@ import pytest
 
 from probes import counts
 from probes.counts import Sizes, Usage
-from probes.loader import Attached, Secret, attach
+from probes.loader import Attached, CannotLoad, Secret, attach
 from probes.wire import EXEC, EXIT, Record
 from probes.workload import cgroup_root
 from tests.kernel.actor import call, in_child, spawn
@@ -501,3 +501,8 @@ def test_the_maps_are_as_large_as_was_said(attached: Attached) -> None:
     said = Sizes().bytes(16 << 20, 2 << 20)
     assert said * 0.7 <= sum(locked.values()) <= said * 1.1
     assert said <= 32 << 20
+
+
+def test_maps_that_the_machine_has_no_room_for_are_refused_with_the_settings_to_lower() -> None:
+    with pytest.raises(CannotLoad, match=r"need \d+ MiB of kernel memory, .* lower probes.ring, probes.slots or"):
+        attach(set(), [], sizes=Sizes(slots=1 << 24))
