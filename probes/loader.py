@@ -334,8 +334,8 @@ def _fits(needed: int) -> None:
         free = next(int(line.split()[1]) << 10 for line in file if line.startswith(b"MemAvailable:"))
     if needed > free // 2:
         raise CannotLoad(
-            f"cannot load probes: their maps need {needed >> 20} MiB of kernel memory, and {free >> 20} MiB are available; "
-            "lower probes.ring, probes.slots or probes.known"
+            f"cannot load probes: their maps need {needed >> 20} MiB of kernel memory, and {free >> 20} MiB are "
+            "available; lower probes.ring, probes.slots or probes.known"
         )
 
 
