@@ -27,7 +27,7 @@ from probes.state import State
 from probes.wire import Record
 from probes.workload import Workloads, cgroup_root
 
-POLL = 0.025
+POLL = 0.05
 """Seconds between looks at the ring; what is urgent wakes at once."""
 HURRY = 0.005
 """Seconds between looks while a container is being born: its state on disk may last no longer."""

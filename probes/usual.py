@@ -13,7 +13,7 @@ import msgspec
 
 from probes.workload import Scope
 
-OFFERED = 32_768
+OFFERED = 8_192
 """Keys that were sent last and may still be answered."""
 
 

@@ -232,6 +232,7 @@ class Workloads:
         self._users_at = -1.0
         self._walked = 0
         self._born = 0
+        self._looked = 0
         self._now = 0
         self.unfinished = 0
         """State files that could not be read when asked."""
@@ -316,7 +317,10 @@ class Workloads:
             if scope.resolved or now - scope.created > PATIENCE:
                 self._pending.pop(key, None)
                 self.unresolved += not scope.resolved
-        for key, scope in list(self._without_ip.items()):
+        # a thousand containers without an address are not worth a look forty times a second
+        look = self._now - self._born < SECOND or now - self._looked >= SECOND // 4
+        self._looked = now if look else self._looked
+        for key, scope in list(self._without_ip.items()) if look else ():
             if now - scope.addresses_at >= min(20_000_000 << min(scope.ip_tries, 12), 10_000_000_000):
                 scope.addresses_at = now
                 scope.ip_tries += 1

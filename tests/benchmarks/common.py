@@ -21,8 +21,11 @@ from typing import Any
 from pipeline.demo.engines import cgroup2, empty_and_remove
 from pipeline.demo.network import die_with_parent
 from pipeline.demo.service import Line, Service, tree
+from probes.agent import REPEATS, SECOND
 
 HERE = Path(__file__).parent
+STILL = 2 + REPEATS / SECOND
+"""Seconds without a new event after which all have come."""
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -100,15 +103,15 @@ class Cell:
         raise TimeoutError(f"workload {self.id[:12]} after {timeout:g} s: {row}")
 
     def settled(self, service: Service, timeout: float = 90, beyond: int = -1) -> dict[str, Any]:
-        """Wait until its count of events is more than `beyond` and stands still for two seconds: on a busy machine a
-        burst may take longer than that until the first of it arrives."""
+        """Wait until its count of events is more than `beyond` and stands still for longer than what the kernel counted
+        waits to be told: on a busy machine a burst may take a while until the first of it arrives."""
         deadline, last, since = time.monotonic() + timeout, -1, time.monotonic()
         row = self.until(service, lambda row: True)
         while time.monotonic() < deadline:
             row = self.row(service) or row
             if row["events"] != last or row["events"] <= beyond:
                 last, since = row["events"], time.monotonic()
-            elif time.monotonic() - since > 2:
+            elif time.monotonic() - since > STILL:
                 return row
             time.sleep(0.2)
         raise TimeoutError(f"workload {self.id[:12]} still counts events after {timeout:g} s: {row}")
