@@ -164,8 +164,9 @@ class Probes(Section):
     """Cgroups whose system calls are counted apart, some 14 KiB of kernel memory each; more share one slot."""
     known: Annotated[int, Field(ge=1024, le=1 << 20)] = 32_768
     """Usual behaviours that the kernel counts instead of sending, 80 bytes each."""
-    new_per_second: Annotated[int, Field(ge=100)] = 20_000
-    """New file names that one workload may send per second, twice that at once. What is held back is counted."""
+    new_per_second: Annotated[int, Field(ge=100)] = 4_000
+    """New file names that one cgroup may send per second, twice that at once: what one worker can judge without making
+    others wait. What is held back is counted."""
     flush: Duration = 0.2
     """How often the agent sends what it has. Shorter is a faster alert and more messages."""
 

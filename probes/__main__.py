@@ -55,7 +55,7 @@ class Settings(msgspec.Struct):
     ring: int = 16 << 20
     slots: int = 128
     known: int = 32_768
-    new_per_second: int = 20_000
+    new_per_second: int = 4_000
     flush: float = 0.2
 
     def families(self) -> dict[str, bool]:

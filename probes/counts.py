@@ -28,7 +28,7 @@ class Sizes(NamedTuple):
     """Cgroups that are counted apart."""
     known: int = 32_768
     """Usual behaviours that the kernel counts instead of sending them."""
-    new_per_second: int = 20_000
+    new_per_second: int = 4_000
     """New file names that one workload may send per second (twice that at once)."""
 
     def bytes(self, ring: int, urgent: int) -> int:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from probes.counts import Sizes
 from probes.loader import Attached
 from tests.kernel.actor import call
 from tests.kernel.watch import Actor, attach_alone
@@ -60,7 +61,7 @@ def paced(path: str, rate: int, seconds: int) -> int:
 def alone(request: pytest.FixtureRequest) -> Iterator[tuple[list[Actor], Attached]]:
     families, ring, many = request.param
     actors = [Actor() for _ in range(many)]
-    attached = attach_alone(families, ring, *actors)
+    attached = attach_alone(families, ring, *actors, sizes=Sizes(new_per_second=1_000_000))
     yield actors, attached
     attached.close()
     for actor in actors:
