@@ -155,9 +155,10 @@ struct thread {
     u32 tid;           /* whose this is */
     u32 slot;          /* of the workload; SELF: our own */
     u32 moved;         /* as in struct process, when `slot` was looked up */
-    u32 pad;
+    u32 calls;         /* not yet in struct process, modulo FOLD */
     u64 cgroup;
     u64 history;       /* the last six numbers, nine bits each */
+    u64 pad[4];        /* a cache line of its own: it is written at every call */
 };
 
 /* Per slot and CPU, so that nothing needs to be atomic: what a cgroup did. */
@@ -181,7 +182,7 @@ struct bucket {
     u64 held;          /* how many were not sent for want of one */
 };
 
-enum limits { SELF = 0xffffffff, SLOT_REST = 0, THREADS = 65536, PROCESSES = 32768 };
+enum limits { SELF = 0xffffffff, SLOT_REST = 0, THREADS = 32768, PROCESSES = 32768, FOLD = 256 };
 
 /* switches[...] */
 enum option { FORWARD = 0, SWITCHES = 4 };

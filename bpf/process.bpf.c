@@ -113,6 +113,8 @@ int on_exec(struct bpf_raw_tracepoint_args *ctx)
     stdio_sockets(s, task);
     struct process *p = process_of(s->e.pid);
     if (p) {
+        fold_calls(p, s->e.args[0]);
+        fold_calls(p, s->e.pid);
         usage_section(s, p);
         p->tgid = 0;
         p = process_of(s->e.pid);
@@ -138,7 +140,12 @@ BPF_TABLE("lru_hash", struct ended, u8, exits, 1024);
 int on_exit(struct bpf_raw_tracepoint_args *ctx)
 {
     u64 task = ctx->args[0];
-    u32 cpu = bpf_get_smp_processor_id(), tgid = bpf_get_current_pid_tgid() >> 32, code = 0;
+    u64 id = bpf_get_current_pid_tgid();
+    u32 cpu = bpf_get_smp_processor_id(), tgid = id >> 32, code = 0;
+    struct process *p = process_of(tgid);
+    if (!p)
+        return 0;
+    fold_calls(p, id);
 #ifdef EXIT_TELLS_GROUP
     if (!(ctx->args[1] & 0xff))
         return 0;
@@ -167,9 +174,7 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
     begin(s, EXIT, -1, task);
     GET(code, task, TASK_EXIT_CODE);
     s->e.ret = code & 0x7f ? -(s64)(code & 0x7f) : (code >> 8) & 0xff;
-    struct process *p = process_of(tgid);
-    if (p)
-        usage_section(s, p);
+    usage_section(s, p);
     send(s, KIND_EXIT, 0);
     return 0;
 }

@@ -73,8 +73,10 @@ static __always_inline u32 slot_of(u64 cgroup)
 static __always_inline void meet(struct thread *t, struct process *p, u32 tid)
 {
     u64 cgroup = bpf_get_current_cgroup_id();
-    if (t->tid != tid)
+    if (t->tid != tid) {
         t->history = 0;
+        t->calls = 0;
+    }
     t->slot = is_self() ? SELF : slot_of(cgroup);
     t->cgroup = cgroup;
     t->moved = p->moved;
@@ -89,6 +91,17 @@ static __always_inline void forget_thread(u32 tid)
         t->tid = 0;
 }
 
+/* A thread ends, or its image: its calls become the process's. */
+static __always_inline void fold_calls(struct process *p, u32 tid)
+{
+    u32 at = tid & (THREADS - 1);
+    struct thread *t = threads.lookup(&at);
+    if (!t || t->tid != tid)
+        return;
+    p->calls += t->calls;
+    t->calls = 0;
+}
+
 /* Counts one call. The number is below 512. */
 static __always_inline void tally(struct thread *t, struct process *p, u32 nr, s64 ret)
 {
@@ -101,8 +114,14 @@ static __always_inline void tally(struct thread *t, struct process *p, u32 nr, s
         if (ret < 0 && ret >= -4095)
             n->errors[ret > -63 ? (-ret) & 63 : 63] += 1;
     }
-    p->calls += 1;
-    p->used[word] |= bit;
+    /* Threads of one process run on several processors: what all of them write would go back and forth between these. */
+    t->calls += 1;
+    if (t->calls == FOLD) {
+        p->calls += FOLD;
+        t->calls = 0;
+    }
+    if (!(p->used[word] & bit))
+        p->used[word] |= bit;
     history = ((t->history << 9) | nr) & GRAM;
     t->history = history;
     gram = (history * MULTIPLIER) >> 48;

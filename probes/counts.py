@@ -170,7 +170,8 @@ class Counts:
     # -- per process
 
     def usage(self, pid: int) -> Usage | None:
-        """Of the image that runs in this process now; None: another process has its place."""
+        """Of the image that runs in this process now, but for up to 255 calls of each thread; None: another process has
+        its place."""
         with self._processes.at(pid % PROCESSES) as raw:
             tgid, _, _, *used, calls, misses = _PROCESS_FORMAT.unpack(raw)
         return Usage(struct.pack("<8Q", *used), calls, misses) if tgid == pid else None
