@@ -238,7 +238,7 @@ static __always_inline int is_usual_open(struct thread *t, struct process *p, CU
     } else {
         return 0;
     }
-    who = mix(mix(SEED, p->image), t->cgroup) | 1;
+    who = who_is(t, p);
     key = key_of(who, opened_file(task, ret), (u32)flags);
     return key && is_known(key);
 }

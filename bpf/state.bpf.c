@@ -185,7 +185,13 @@ static __always_inline int is_known(u64 key)
     return 1;
 }
 
-/* Which program in which cgroup; 0: everything is to be sent. */
+/* Which program in which cgroup. */
+static __always_inline u64 who_is(struct thread *t, struct process *p)
+{
+    return mix(mix(SEED, p->image), t->cgroup) | 1;
+}
+
+/* The same of whoever acts now; 0: everything is to be sent. */
 static __always_inline u64 who_acts(struct scratch *s, u64 task)
 {
     u64 id = bpf_get_current_pid_tgid();
@@ -196,5 +202,5 @@ static __always_inline u64 who_acts(struct scratch *s, u64 task)
         return 0;
     if (!p->image)
         p->image = image_of(s, task);
-    return mix(mix(SEED, p->image), t->cgroup) | 1;
+    return who_is(t, p);
 }

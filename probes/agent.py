@@ -79,7 +79,7 @@ class Agent:
     """`take` records, `flush` in time; `send(partition, payload, counts)` gets each batch, in order.
 
     `counts` is what the batch holds by kind, for whoever has to drop it and say what was dropped; then `send` answers
-    False, and what this batch told of losses the next one tells.
+    False, and what this batch told of losses and repeats the next one tells.
     """
 
     def __init__(
@@ -612,14 +612,12 @@ class Agent:
             place = self.usual.known.get(key)
             if place is not None:
                 self._add(place.scope, now, place.name, count)
-                told = self._repeats.setdefault(place.scope.workload, {})
-                told[key] = told.get(key, 0) + count
+                _sum(self._repeats.setdefault(place.scope.workload, {}), {key: count})
         if now - self._surveyed > SURVEY:
             self._survey(now, kernel)
 
     def _add(self, scope: Scope, now: int, name: str, count: int) -> None:
-        counts = self._window(scope, now)
-        counts[name] = counts.get(name, 0) + count
+        _sum(self._window(scope, now), {name: count})
 
     def _tally(self, scope: Scope, now: int, tally: Tally) -> None:
         self._add(scope, now, "calls", sum(tally.calls.values()))
@@ -820,8 +818,12 @@ class Agent:
             counts: dict[str, int] = {}
             for event in part:
                 counts[event.kind] = counts.get(event.kind, 0) + event.count
-            if self.send(partition, encode(batch), counts) is not False and first:
+            sent = self.send(partition, encode(batch), counts) is not False
+            if first and sent:
                 self._owed[partition], self._notes[partition] = {}, {}
+            elif first:
+                for workload, told in repeats.items():
+                    _sum(self._repeats.setdefault(workload, {}), told)
         self._sent[partition] = now
         return len(events)
 

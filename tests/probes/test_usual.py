@@ -102,6 +102,22 @@ def test_what_the_kernel_counted_is_in_the_window_and_told_per_key(world: World,
     assert [{"host": {7: 41}}] == [b.repeats for b in world.batches if b.repeats]
 
 
+def test_what_a_dropped_batch_told_of_repeats_the_next_one_tells(world: World, kernel: FakeKernel) -> None:
+    sh = world.start("/bin/sh")
+    world.call(sh, "open_read", "/etc/hosts", key=7)
+    world.flush()
+    told(world, push="usual", workload="host", keys=[7])
+    send, world.agent.send = world.agent.send, lambda *_: False
+    kernel.counted = {7: 41}
+    world.flush(6)
+    world.agent.send = send
+    kernel.counted = {7: 1}
+
+    world.flush(6)
+
+    assert [{"host": {7: 42}}] == [b.repeats for b in world.batches if b.repeats]
+
+
 def test_what_is_no_longer_usual_leaves_the_kernel(world: World, kernel: FakeKernel) -> None:
     sh = world.start("/bin/sh")
     for key in (1, 2, 3):
