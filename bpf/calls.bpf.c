@@ -123,9 +123,9 @@ static __always_inline u64 argument(struct scratch *old, REGISTERS regs, u32 i)
 }
 
 /* Within the last minute; a second of 2^30 ns will do. */
-static __always_inline int asked_lately(void)
+static __always_inline int asked_lately(u32 tgid)
 {
-    u32 tgid = bpf_get_current_pid_tgid() >> 32, slot = tgid & 65535;
+    u32 slot = tgid & 65535;
     struct asked *asked = dns_asked.lookup(&slot);
     return asked && asked->tgid == tgid && (u32)(bpf_ktime_get_boot_ns() >> 30) - asked->second < 60;
 }
@@ -137,7 +137,48 @@ static __always_inline int unusual(u32 family, u32 type)
     return family == 2 || family == 10 ? type == 3 || type == 10 : family != 1; /* SOCK_RAW, SOCK_PACKET */
 }
 
-static __always_inline int is_told(struct row *row, struct scratch *old, REGISTERS regs, u32 nr, s64 ret)
+/* The file behind a descriptor that the call used: the table has room for it, and tables never shrink. */
+static __always_inline u64 used_file(CURRENT task, u64 fd)
+{
+    u64 files = 0, table = 0, array = 0, file = 0;
+#ifdef HAS_TASK_REGS
+    LOAD(u64, files, task, TASK_FILES);
+    if (!files) /* so that the verifier knows that it is there */
+        return 0;
+    LOAD(u64, table, files, FILES_FDT);
+    LOAD(u64, array, table, FDTABLE_FD);
+#else
+    GET(files, task, TASK_FILES);
+    GET(table, files, FILES_FDT);
+    GET(array, table, FDTABLE_FD);
+#endif
+    GET(file, array, fd * 8);
+    return file;
+}
+
+/* A datagram that names its peer, or something for port 53. Most of what a machine sends goes over connected TCP. */
+static __always_inline int has_peer(CURRENT task, struct scratch *old, REGISTERS regs, u32 nr, s64 ret)
+{
+    u64 socket = 0, sk = 0, name = 1, found[SOCKET_SPAN / 8] = {};
+    u16 port = 0;
+    if (BUSY_AGAIN(ret) || ret == -9 || ret == -88) /* EBADF, ENOTSOCK */
+        return 0;
+    if (old)
+        return 1;
+    GET(socket, used_file(task, (u32)argument(old, regs, 0)), FILE_PRIVATE);
+    GET(found, socket, SOCKET_LOW);
+    if (nr == 44) {
+        REGISTER(name, regs, r8);
+    }
+    if (AT(u16, found, SOCKET_TYPE - SOCKET_LOW) != 1 && name)
+        return 1;
+    sk = AT(u64, found, SOCKET_SK - SOCKET_LOW);
+    GET(port, sk, SK_DPORT);
+    return port == __builtin_bswap16(53);
+}
+
+static __always_inline int is_told(struct row *row, struct scratch *old, CURRENT task, u32 tgid, REGISTERS regs, u32 nr,
+                                   s64 ret)
 {
     u64 a;
     u32 modes = 0;
@@ -176,35 +217,18 @@ static __always_inline int is_told(struct row *row, struct scratch *old, REGISTE
         a = (u32)argument(old, regs, 0);
         return a > 63 || !((BPF_QUIET >> a) & 1);
     case WHEN_DNS:
-        return ret > 0 && asked_lately();
+        return ret > 0 && asked_lately(tgid);
     case WHEN_SOCKET:
         return unusual(argument(old, regs, 0), argument(old, regs, 1));
     case WHEN_ADJUST:
         return !bpf_probe_read_user(&modes, sizeof(modes), (void *)argument(old, regs, row->flags_in)) && modes;
+    case WHEN_PEER:
+        return has_peer(task, old, regs, nr, ret);
     case WHEN_ATTRIBUTES:
         a = (u32)argument(old, regs, 1);
         return a == FS_IOC_SETFLAGS || a == FS_IOC32_SETFLAGS || a == FS_IOC_FSSETXATTR;
     }
     return 1;
-}
-
-/* The file behind a descriptor that was just given out: the table has room for it. */
-static __always_inline u64 opened_file(CURRENT task, u64 fd)
-{
-    u64 files = 0, table = 0, array = 0, file = 0;
-#ifdef HAS_TASK_REGS
-    LOAD(u64, files, task, TASK_FILES);
-    if (!files) /* so that the verifier knows that it is there */
-        return 0;
-    LOAD(u64, table, files, FILES_FDT);
-    LOAD(u64, array, table, FDTABLE_FD);
-#else
-    GET(files, task, TASK_FILES);
-    GET(table, files, FILES_FDT);
-    GET(array, table, FDTABLE_FD);
-#endif
-    GET(file, array, fd * 8);
-    return file;
 }
 
 /* Who opens what, and how: by the file that was opened, not by the path that was typed, which another thread can
@@ -239,8 +263,8 @@ static __always_inline int is_usual_open(struct thread *t, struct process *p, CU
         return 0;
     }
     who = who_is(t, p);
-    key = key_of(who, opened_file(task, ret), (u32)flags);
-    return key && is_known(key);
+    key = key_of(who, used_file(task, ret), (u32)flags);
+    return key && (is_known(key) || is_known_by_name(key));
 }
 
 int on_sys_exit(struct bpf_raw_tracepoint_args *ctx)
@@ -269,7 +293,7 @@ int on_sys_exit(struct bpf_raw_tracepoint_args *ctx)
     }
     tally(t, p, nr, ret);
     struct row *row = rows.lookup(&nr);
-    if (!row || !row->on || !is_told(row, s, regs, nr, ret))
+    if (!row || !row->on || !is_told(row, s, task, tgid, regs, nr, ret))
         return 0;
     if (row->take == TAKE_OPEN && !s && is_usual_open(t, p, task, regs, nr, ret))
         return 0;
@@ -416,30 +440,28 @@ static __always_inline void end_of_run(struct run *r)
 
 #define SHAPED 256
 
-/* The names of the file that was opened, from the leaf up, stripped of what changes from run to run. 0: too long. */
-static __always_inline u64 shape_of(struct scratch *s, u64 who, u64 file, u64 flags, u64 task)
+/* Hashes all that lies in data from `start` on, twice: as it is, and stripped of what changes from run to run. 0: it is
+ * too long. */
+static __always_inline int strip(struct scratch *s, u64 start, u64 seed)
 {
     struct run *r = &s->run;
-    u64 start = s->used, mnt = 0, dentry = 0, n;
-    GET(mnt, file, FILE_PATH + PATH_MNT);
-    GET(dentry, file, FILE_PATH + PATH_DENTRY);
-    climb(s, mnt, dentry, task, PAYLOAD, 0, 0);
-    n = s->used - start;
-    s->used = start;
-    s->e.len[PAYLOAD] = 0;
+    u64 n = s->used - start;
     if (n > SHAPED)
         return 0;
-    r->hash = mix(mix(who, flags), s->e.marks & CREATED);
+    r->exact = seed;
+    r->hash = seed;
     r->top = start;
+    r->length = 0;
     r->digit = 0;
     end_of_run(r);
 #pragma nounroll
-    for (u64 i = 1; i < SHAPED; i++) {
+    for (u64 i = 0; i < SHAPED; i++) {
         if (i >= n)
             break;
         u64 at = start + i;
         BOUND(at);
         u64 c = s->data[at];
+        r->exact = (r->exact ^ c) * MULTIPLIER;
         u64 digit = c - '0' < 10, upper = c - 'A' < 26, lower = c - 'a' < 26 || c == '_';
         if (digit || upper || lower) {
             if (!r->length)
@@ -459,18 +481,36 @@ static __always_inline u64 shape_of(struct scratch *s, u64 who, u64 file, u64 fl
         }
         r->hash = (r->hash ^ c) * MULTIPLIER;
     }
-    return mix(r->hash, n > 0) | 1;
+    end_of_run(r);
+    r->exact = mix(r->exact, n) | 1;
+    r->hash = mix(r->hash, seed) | 1;
+    return 1;
+}
+
+static __always_inline u8 data_at(struct scratch *s, u64 at)
+{
+    BOUND(at);
+    return s->data[at];
+}
+
+/* Does a path begin here with /etc, /root, /home, /run or /boot (without its slash)? */
+static __always_inline int is_kept_apart(struct scratch *s, u64 at)
+{
+    u32 name = 0, three;
+    BOUND(at);
+    __builtin_memcpy(&name, &s->data[at], 4);
+    three = name & 0xffffff;
+    return name == 0x746f6f72 || name == 0x656d6f68 || name == 0x746f6f62 ||
+           ((three == 0x637465 || three == 0x6e7572) && ((name >> 24) == 0 || (name >> 24) == '/'));
 }
 
 /* May this workload send one new name more? What lies under /etc, /root, /home, /run and /boot has a bucket of its own,
  * so that a flood of names elsewhere does not hide it. */
 static __always_inline int spend(struct scratch *s, u32 slot, u32 kind)
 {
-    u64 top = s->run.top, elapsed, more;
-    u32 name = 0;
-    BOUND(top);
-    __builtin_memcpy(&name, &s->data[top], 4);
-    if (name == 0x00637465 || name == 0x746f6f72 || name == 0x656d6f68 || name == 0x006e7572 || name == 0x746f6f62)
+    u64 elapsed, more, second = s->e.len[PATH] + s->e.len[BASE];
+    if (is_kept_apart(s, s->run.top) || (s->data[0] == '/' && is_kept_apart(s, 1)) ||
+        (s->e.len[PATH2] && data_at(s, second) == '/' && is_kept_apart(s, second + 1)))
         slot += SLOTS;
     struct bucket *b = buckets.lookup(&slot);
     if (!b)
@@ -507,10 +547,10 @@ int take_open(struct bpf_raw_tracepoint_args *ctx)
         return 0;
     nr = s->nr;
     s->used = 0;
-    if (ret >= 0 && (nr == 2 || nr == 257))
+    if (ret < 0 || nr == 2 || nr == 257)
         who = who_acts(s, task);
-    if (who) {
-        file = opened_file(current_task(), ret);
+    if (who && ret >= 0) {
+        file = used_file(current_task(), ret);
         flags = (u32)(nr == 2 ? s->args[1] : s->args[2]);
         key = key_of(who, file, flags);
         if (key && is_known(key))
@@ -522,10 +562,60 @@ int take_open(struct bpf_raw_tracepoint_args *ctx)
     s->e.key = key;
     s->run.top = 0;
     paths(s, row, task);
+    if (who && ret < 0) { /* refused: there is no file, so by the path as it was typed */
+        if (strip(s, 0, mix(mix(mix(who, nr), -ret), s->e.flags ^ (u64)s->e.marks << 32))) {
+            s->e.key = s->run.exact;
+            s->e.shape = s->run.hash;
+            if (is_known(s->e.key) || is_known(s->e.shape))
+                return 0;
+        }
+    }
     if (file) {
-        s->e.shape = shape_of(s, who, file, flags, task);
-        if (is_known(s->e.shape))
-            return 0;
+        u64 start = s->used;
+        climb_file(s, file, task, PAYLOAD, FILE_ROOTED, FILE_OUTSIDE);
+        if (strip(s, start, mix(mix(who, flags), s->e.marks & CREATED))) {
+            s->e.shape = s->run.hash;
+            if (is_known(s->e.shape)) {
+                if (key)
+                    note_name(key, s->e.shape);
+                return 0;
+            }
+        }
+    }
+    if (!spend(s, t->slot, row->kind))
+        return 0;
+    send(s, row->kind, row->wake);
+    return 0;
+}
+
+/* What is done to names, rights, owners, times and attributes of files. Its key is the paths as they were typed and from
+ * where: of a name that is gone there is no inode. What sets a time is always sent. */
+int take_names(struct bpf_raw_tracepoint_args *ctx)
+{
+    struct row *row;
+    u32 at = (u32)bpf_get_current_pid_tgid() & (THREADS - 1);
+    u64 task = bpf_get_current_task(), who;
+    struct thread *t = threads.lookup(&at);
+    struct scratch *s = of_call(ctx, &row, task);
+    if (!t || !s)
+        return 0;
+    who = who_acts(s, task);
+    s->run.top = 0;
+    paths(s, row, task);
+    if (who && (row->when != WHEN_TIMES || s->e.args[5] == NO_TIME)) {
+        who = mix(mix(who, s->e.nr), s->e.ret < 0 ? -s->e.ret : 0);
+        who = mix(mix(who, s->e.flags), s->e.marks);
+#pragma unroll
+        for (int i = 0; i < 6; i++) {
+            if ((row->keyed >> i) & 1)
+                who = mix(who, s->e.args[i]);
+        }
+        if (strip(s, 0, who)) {
+            s->e.key = s->run.exact;
+            s->e.shape = s->run.hash;
+            if (is_known(s->e.key) || is_known(s->e.shape))
+                return 0;
+        }
     }
     if (!spend(s, t->slot, row->kind))
         return 0;

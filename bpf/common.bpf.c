@@ -13,9 +13,10 @@
 #define ARGV_MAX 16384
 #define REFUSED_ARGS 32
 
-/* How far `strip` has come with a name: see calls.bpf.c. In memory for the same reason as `used`. */
+/* How far `strip` has come with names: see calls.bpf.c. In memory for the same reason as `used`. */
 struct run {
-    u64 hash;
+    u64 exact;               /* of every byte */
+    u64 hash;                /* without what changes from run to run */
     u64 before;              /* the hash where the run of letters and digits began */
     u64 length;
     u64 digits;

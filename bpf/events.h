@@ -26,7 +26,7 @@ enum section {
     TEXT = 6,
     SOCK = 7,          /* struct ends: what the socket itself says */
     ADDR = 8,          /* the caller's sockaddr */
-    PAYLOAD = 9,       /* DNS: the message; EXEC, EXIT: struct usage of the image that ends */
+    PAYLOAD = 9,       /* DNS: the message; EXEC, EXIT: struct usage of the image that ends; opens: like BASE, the file's path */
     SECTIONS = 10,
 };
 
@@ -47,6 +47,8 @@ enum mark {
     COMPAT = 0x1000,       /* a 32-bit call; nr and args are the x86-64 call's */
     URING = 0x2000,        /* asked of io_uring: the result is not known yet, ret says nothing */
     STDIO_IN = 0x4000,     /* the socket on a standard stream came in by accept */
+    FILE_ROOTED = 0x8000,  /* of an open's PAYLOAD */
+    FILE_OUTSIDE = 0x10000,
 };
 
 struct event {
@@ -104,9 +106,19 @@ struct row {
     u8 addrlen;
     u8 buf;
     u8 wake;
+    u8 keyed;          /* bit n: argument n is part of what was done, beside paths and flags */
 };
 
-enum take { TAKE_PATHS = 0, TAKE_EXEC = 1, TAKE_SOCKET = 2, TAKE_SEND = 3, TAKE_RECEIVE = 4, TAKE_DUP = 5, TAKE_OPEN = 6 };
+enum take {
+    TAKE_PATHS = 0,
+    TAKE_EXEC = 1,
+    TAKE_SOCKET = 2,
+    TAKE_SEND = 3,
+    TAKE_RECEIVE = 4,
+    TAKE_DUP = 5,
+    TAKE_OPEN = 6,
+    TAKE_NAMES = 7,
+};
 
 enum when {
     WHEN_ALWAYS = 0,
@@ -124,6 +136,7 @@ enum when {
     WHEN_ADJUST = 12,
     WHEN_ATTRIBUTES = 13,
     WHEN_TIMES = 14,
+    WHEN_PEER = 15,
 };
 
 /* The array of the 32-bit calls. */

@@ -138,8 +138,41 @@ int take_socket(struct bpf_raw_tracepoint_args *ctx)
 }
 
 /* One DNS message, or the address of one datagram. The socket's ends are in front, for every message of the call. */
-static __always_inline void message(struct scratch *s, struct row *row, u64 name, u32 name_len, u64 buf, u64 len,
-                                    int sent)
+/* Which name and type is asked for (RFC 1035, 4.1); 0: it is no plain question of one name. */
+static __always_inline u64 key_of_question(struct scratch *s, u64 h)
+{
+    u64 at = s->used - s->e.len[PAYLOAD], left = 0, rest = 0;
+    u8 *from;
+    BOUND(at);
+    from = &s->data[at];
+    if (!h || from[2] & 0xf8 || from[4] || from[5] != 1)
+        return 0;
+#pragma nounroll
+    for (u32 i = 12; i < 12 + 260; i++) {
+        u64 c;
+        if (i >= s->e.len[PAYLOAD])
+            return 0;
+        c = from[i];
+        h = (h ^ c) * MULTIPLIER;
+        if (rest) { /* type and class, behind the root's empty label */
+            rest -= 1;
+            if (!rest)
+                return mix(h, i) | 1;
+        } else if (left) {
+            left -= 1;
+        } else if (!c) {
+            rest = 4;
+        } else if (c > 63) {
+            return 0;
+        } else {
+            left = c;
+        }
+    }
+    return 0;
+}
+
+static __always_inline void message(struct scratch *s, struct row *row, u64 task, u64 name, u32 name_len, u64 buf,
+                                    u64 len, int sent)
 {
     struct ends *ends = (struct ends *)s->data;
     u16 port = name ? port_of(name) : ends->port;
@@ -161,10 +194,13 @@ static __always_inline void message(struct scratch *s, struct row *row, u64 name
         if (sent)
             asks(s);
         s->e.marks = (sent ? QUERY : 0) | (ends->kind == 1 ? STREAM : 0);
+        s->e.key = sent && ends->kind == 2 ? key_of_question(s, key_of_peer(s, who_acts(s, task), family, 0)) : 0;
+        if (s->e.key && is_known(s->e.key))
+            return;
         send(s, KIND_DNS, 0);
     } else if (sent && (row->on & 2) && (family == 2 || family == 10) && ends->kind != 1) {
         s->e.type = CALL;
-        s->e.key = key_of_peer(s, who_acts(s, bpf_get_current_task()), family, 0);
+        s->e.key = key_of_peer(s, who_acts(s, task), family, 0);
         if (s->e.key && is_known(s->e.key))
             return;
         send(s, row->kind, 0);
@@ -188,7 +224,7 @@ static __always_inline u64 wanted(u64 task, u64 fd, int addressed)
     return family == 2 || family == 10 ? sock : 0;
 }
 
-static __always_inline void from_header(struct scratch *s, struct row *row, u64 at, u64 done, int sent)
+static __always_inline void from_header(struct scratch *s, struct row *row, u64 task, u64 at, u64 done, int sent)
 {
     struct message m = {};
     struct piece piece = {};
@@ -197,7 +233,7 @@ static __always_inline void from_header(struct scratch *s, struct row *row, u64 
     bpf_probe_read_user(&piece, sizeof(piece), (void *)m.iov);
     if (piece.len == 2 && m.iov_len > 1) /* over TCP the length may be a piece of its own */
         bpf_probe_read_user(&piece, sizeof(piece), (void *)(m.iov + sizeof(piece)));
-    message(s, row, m.name, m.name_len, piece.base, piece.len < done ? piece.len : done, sent);
+    message(s, row, task, m.name, m.name_len, piece.base, piece.len < done ? piece.len : done, sent);
 }
 
 /* write, sendto, sendmsg, sendmmsg, and the receiving ones alike. */
@@ -227,12 +263,12 @@ static __always_inline void transfer(struct bpf_raw_tracepoint_args *ctx, int se
         if (nr == 45 && ((u32)arg(s, 3) & MSG_PEEK))
             return;
         /* recvfrom's argument 5 is a pointer to the length */
-        message(s, row, name, sent ? (u32)arg(s, 5) : 28, arg(s, 1), ret, sent);
+        message(s, row, task, name, sent ? (u32)arg(s, 5) : 28, arg(s, 1), ret, sent);
         return;
     }
     if (nr == 46 || nr == 47) {
         if (sent || !((u32)arg(s, 2) & MSG_PEEK))
-            from_header(s, row, arg(s, 1), ret < 0 ? 0 : ret, sent);
+            from_header(s, row, task, arg(s, 1), ret < 0 ? 0 : ret, sent);
         return;
     }
 #pragma nounroll
@@ -242,7 +278,7 @@ static __always_inline void transfer(struct bpf_raw_tracepoint_args *ctx, int se
         if (i >= ret)
             break;
         bpf_probe_read_user(&done, sizeof(done), (void *)(at + sizeof(struct message)));
-        from_header(s, row, at, done, sent);
+        from_header(s, row, task, at, done, sent);
     }
 }
 

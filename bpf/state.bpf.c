@@ -9,6 +9,13 @@
 
 #define GRAM ((1ULL << 54) - 1)
 #define MMAPABLE 1024 /* BPF_F_MMAPABLE: the agent reads them without a system call */
+#define NAMES 8192
+
+/* Which shape an inode had when it was last opened: walking its path again costs ten times as much. */
+struct named {
+    u64 key;
+    u64 shape;               /* ^ key: two processors that write at once leave nothing that is known */
+};
 
 BPF_TABLE("array", u32, struct thread, threads, THREADS);
 BPF_F_TABLE("array", u32, struct process, processes, PROCESSES, MMAPABLE);
@@ -19,6 +26,7 @@ BPF_TABLE("array", u32, u32, switches, SWITCHES);
 BPF_HASH(slots, u64, u32, SLOTS);
 BPF_QUEUE(free_slots, u32, SLOTS);
 BPF_TABLE("hash", u64, u64, known, KNOWN);   /* Event.key or Event.shape -> how often it was not sent */
+BPF_TABLE("array", u32, struct named, names_of, NAMES);
 
 static __always_inline u64 mix(u64 h, u64 value)
 {
@@ -183,6 +191,23 @@ static __always_inline int is_known(u64 key)
         return 0;
     __sync_fetch_and_add(n, 1);
     return 1;
+}
+
+static __always_inline int is_known_by_name(u64 key)
+{
+    u32 at = (key >> 8) & (NAMES - 1);
+    struct named *n = names_of.lookup(&at);
+    return n && n->key == key && is_known(n->shape ^ key);
+}
+
+static __always_inline void note_name(u64 key, u64 shape)
+{
+    u32 at = (key >> 8) & (NAMES - 1);
+    struct named *n = names_of.lookup(&at);
+    if (!n)
+        return;
+    n->key = key;
+    n->shape = shape ^ key;
 }
 
 /* Which program in which cgroup. */

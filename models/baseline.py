@@ -26,6 +26,8 @@ from probes.event import Container, Event, Process, Window
 CACHE = 4096
 """Raw events whose place in the tree is remembered, per workload. Only speed depends on it."""
 QUARANTINE = 256
+PASSED = 1024
+"""Keys of events that are not looked at, seen once."""
 ALTERED = 64
 DANGER_PER_SECOND = 10
 NOVEL_PER_SECOND = 100
@@ -107,6 +109,7 @@ class Baseline(base.AnomalyDetector):
         self._cache: dict[Any, Node] = {}
         self._ignored = Node(0)
         self._ignored.many = True
+        self._passed: set[int] = set()
         self.usual = Usual()
         self.sender: Host = ("", "")
         """The node whose batch is being applied."""
@@ -137,6 +140,15 @@ class Baseline(base.AnomalyDetector):
         if handed:
             self.usual.hand(self.sender, handed, node, event.kind)
 
+    def _passed_over(self, event: Event) -> None:
+        """Nothing that is looked at (a name that was not there, say); once more, and the kernel counts it."""
+        if event.count > 1 or event.key in self._passed:
+            self._hand(event, self._ignored)
+            return
+        if len(self._passed) >= PASSED:
+            self._passed.clear()
+        self._passed.add(event.key)
+
     def repeated(self, repeats: dict[int, int], time_ns: int) -> None:
         """What the kernel counted instead of sending it."""
         if time_ns >= self.deadline_ns:
@@ -158,6 +170,8 @@ class Baseline(base.AnomalyDetector):
         if view is None or kind in self.budgets.off:
             if key is not None:
                 self._remember(key, self._ignored)
+            elif event.key:
+                self._passed_over(event)
             return None
         text = novelty.value(view.tokens) if self.unlearned or self.accepted else ""
         nodes, depth = self.tree.walk(view.tokens)
@@ -165,8 +179,8 @@ class Baseline(base.AnomalyDetector):
             self._visit(nodes[-1], event)
             if key is not None:
                 self._remember(key, nodes[-1])
-                if event.key or event.shape:  # a path that changes every time is seen again only as a value
-                    self._hand(event, nodes[-1])
+            if event.key or event.shape:  # a path that changes every time is seen again only as a value
+                self._hand(event, nodes[-1])
             return None
         if self.learning.mode == "learning" or text in self.accepted or self._given(event, view):
             finding = self._rehearse(event, view, nodes, depth, text) if self.learning.mode == "learning" else None
@@ -922,7 +936,15 @@ def _key(event: Event) -> Any:
     if kind == "file":
         if event.action not in OPENS or event.result in REFUSED:
             return None
-        return (event.action, process.exe, process.argv[:2], event.object, event.flags, event.result < 0)
+        return (
+            event.action,
+            process.exe,
+            process.argv[:2],
+            event.object,
+            event.flags,
+            event.result < 0,
+            event.detail.get("real"),
+        )
     if kind == "exec":
         if event.action == "exit":
             return "exit"

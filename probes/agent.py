@@ -174,7 +174,19 @@ class Agent:
         if kind == "file":
             if action == "unlink" and r.flags & 0x200:
                 r.action = action = "rmdir"
-            key: Any = (id(entry), id(scope), action, r.base, r.path, r.flags, r.path2, r.mode, min(r.ret, 0), r.text)
+            key: Any = (
+                id(entry),
+                id(scope),
+                action,
+                r.base,
+                r.path,
+                r.flags,
+                r.path2,
+                r.mode,
+                min(r.ret, 0),
+                r.text,
+                r.real,
+            )
         elif kind == "accept":
             key = (id(entry), id(scope), action, r.addr, r.lport, min(r.ret, 0), r.path)
         elif kind == "connect":
@@ -434,6 +446,8 @@ class Agent:
             if message.answer:
                 dns.remember(scope.dns, message, r.time // SECOND)
                 detail |= {"addresses": list(message.addresses), "ttl": message.ttl, "rcode": message.rcode}
+        if r.key:
+            self._offer(r, scope, "dns.query")
         key = (id(entry), id(scope), r.action, name, detail.get("type"), r.addr, str(detail.get("addresses")))
         item = self._items.get(key)
         if item is not None and not self.verbatim and item.process is entry.process:

@@ -29,7 +29,9 @@ class Take(IntEnum):
     DUP = 5
     """A descriptor laid onto 0, 1 or 2: only if it is an internet socket."""
     OPEN = 6
-    """As PATHS, but what is usual is counted and not sent."""
+    """As PATHS, but what is usual is counted and not sent; by the file that was opened."""
+    NAMES = 7
+    """The same for what is done to names and rights of files; by the paths as they were typed."""
 
 
 class When(IntEnum):
@@ -64,6 +66,8 @@ class When(IntEnum):
     """ioctl: FS_IOC_SETFLAGS or FS_IOC_FSSETXATTR (chattr)."""
     TIMES = 14
     """Always; the new modification time, in seconds, stands in place of argument 5."""
+    PEER = 15
+    """A datagram that names its peer, or something for port 53; not when the result is EAGAIN or EINTR."""
 
 
 class Call(NamedTuple):
@@ -85,6 +89,8 @@ class Call(NamedTuple):
     flags_in: int | None = None
     """Argument that points to a structure whose first 64 bits are the flags (openat2, clone3)."""
     mode: int | None = None
+    owner: int | None = None
+    """The first of two: user and group."""
     fd: int | None = None
     """Descriptor whose path, or socket, is told. Beside a path: what is meant where the path is a null pointer."""
     addr: int | None = None
@@ -123,53 +129,53 @@ CALLS: tuple[Call, ...] = (
     Call(437, "openat2", "file", "open", _T.OPEN, _W.FOUND, dirfd=0, path=1, flags_in=2),
     Call(85, "creat", "file", "open", _T.OPEN, _W.FOUND, path=0, mode=1),
     # file: names
-    Call(87, "unlink", "file", "unlink", path=0),
-    Call(263, "unlinkat", "file", "unlink", dirfd=0, path=1, flags=2),
-    Call(84, "rmdir", "file", "rmdir", path=0),
-    Call(83, "mkdir", "file", "mkdir", path=0, mode=1),
-    Call(258, "mkdirat", "file", "mkdir", dirfd=0, path=1, mode=2),
-    Call(82, "rename", "file", "rename", path=0, path2=1),
-    Call(264, "renameat", "file", "rename", dirfd=0, path=1, dirfd2=2, path2=3),
-    Call(316, "renameat2", "file", "rename", dirfd=0, path=1, dirfd2=2, path2=3, flags=4),
-    Call(86, "link", "file", "link", path=0, path2=1),
-    Call(265, "linkat", "file", "link", dirfd=0, path=1, dirfd2=2, path2=3, flags=4),
-    Call(88, "symlink", "file", "symlink", text=0, path=1),
-    Call(266, "symlinkat", "file", "symlink", text=0, dirfd=1, path=2),
-    Call(133, "mknod", "file", "mknod", path=0, mode=1),
-    Call(259, "mknodat", "file", "mknod", dirfd=0, path=1, mode=2),
+    Call(87, "unlink", "file", "unlink", _T.NAMES, path=0),
+    Call(263, "unlinkat", "file", "unlink", _T.NAMES, dirfd=0, path=1, flags=2),
+    Call(84, "rmdir", "file", "rmdir", _T.NAMES, path=0),
+    Call(83, "mkdir", "file", "mkdir", _T.NAMES, path=0, mode=1),
+    Call(258, "mkdirat", "file", "mkdir", _T.NAMES, dirfd=0, path=1, mode=2),
+    Call(82, "rename", "file", "rename", _T.NAMES, path=0, path2=1),
+    Call(264, "renameat", "file", "rename", _T.NAMES, dirfd=0, path=1, dirfd2=2, path2=3),
+    Call(316, "renameat2", "file", "rename", _T.NAMES, dirfd=0, path=1, dirfd2=2, path2=3, flags=4),
+    Call(86, "link", "file", "link", _T.NAMES, path=0, path2=1),
+    Call(265, "linkat", "file", "link", _T.NAMES, dirfd=0, path=1, dirfd2=2, path2=3, flags=4),
+    Call(88, "symlink", "file", "symlink", _T.NAMES, text=0, path=1),
+    Call(266, "symlinkat", "file", "symlink", _T.NAMES, text=0, dirfd=1, path=2),
+    Call(133, "mknod", "file", "mknod", _T.NAMES, path=0, mode=1),
+    Call(259, "mknodat", "file", "mknod", _T.NAMES, dirfd=0, path=1, mode=2),
     # file: rights, owner, size
-    Call(90, "chmod", "file", "chmod", path=0, mode=1),
-    Call(91, "fchmod", "file", "chmod", fd=0, mode=1),
-    Call(268, "fchmodat", "file", "chmod", dirfd=0, path=1, mode=2),
-    Call(452, "fchmodat2", "file", "chmod", dirfd=0, path=1, mode=2, flags=3),
-    Call(92, "chown", "file", "chown", path=0),
-    Call(93, "fchown", "file", "chown", fd=0),
-    Call(94, "lchown", "file", "chown", path=0),
-    Call(260, "fchownat", "file", "chown", dirfd=0, path=1, flags=4),
-    Call(76, "truncate", "file", "truncate", path=0),
-    Call(77, "ftruncate", "file", "truncate", fd=0),
+    Call(90, "chmod", "file", "chmod", _T.NAMES, path=0, mode=1),
+    Call(91, "fchmod", "file", "chmod", _T.NAMES, fd=0, mode=1),
+    Call(268, "fchmodat", "file", "chmod", _T.NAMES, dirfd=0, path=1, mode=2),
+    Call(452, "fchmodat2", "file", "chmod", _T.NAMES, dirfd=0, path=1, mode=2, flags=3),
+    Call(92, "chown", "file", "chown", _T.NAMES, path=0, owner=1),
+    Call(93, "fchown", "file", "chown", _T.NAMES, fd=0, owner=1),
+    Call(94, "lchown", "file", "chown", _T.NAMES, path=0, owner=1),
+    Call(260, "fchownat", "file", "chown", _T.NAMES, dirfd=0, path=1, flags=4, owner=2),
+    Call(76, "truncate", "file", "truncate", _T.NAMES, path=0),
+    Call(77, "ftruncate", "file", "truncate", _T.NAMES, fd=0),
     # file: times, attributes
-    Call(280, "utimensat", "file", "utime", when=_W.TIMES, dirfd=0, path=1, fd=0, flags=3),
-    Call(261, "futimesat", "file", "utime", when=_W.TIMES, dirfd=0, path=1, fd=0),
-    Call(235, "utimes", "file", "utime", when=_W.TIMES, path=0),
-    Call(132, "utime", "file", "utime", when=_W.TIMES, path=0),
-    Call(188, "setxattr", "file", "setxattr", path=0, text=1),
-    Call(189, "lsetxattr", "file", "setxattr", path=0, text=1),
-    Call(190, "fsetxattr", "file", "setxattr", fd=0, text=1),
-    Call(463, "setxattrat", "file", "setxattr", dirfd=0, path=1, flags=2, text=3),
-    Call(197, "removexattr", "file", "removexattr", path=0, text=1),
-    Call(198, "lremovexattr", "file", "removexattr", path=0, text=1),
-    Call(199, "fremovexattr", "file", "removexattr", fd=0, text=1),
-    Call(466, "removexattrat", "file", "removexattr", dirfd=0, path=1, flags=2, text=3),
-    Call(16, "ioctl", "file", "chattr", when=_W.ATTRIBUTES, fd=0, flags_in=2),
+    Call(280, "utimensat", "file", "utime", _T.NAMES, _W.TIMES, dirfd=0, path=1, fd=0, flags=3),
+    Call(261, "futimesat", "file", "utime", _T.NAMES, _W.TIMES, dirfd=0, path=1, fd=0),
+    Call(235, "utimes", "file", "utime", _T.NAMES, _W.TIMES, path=0),
+    Call(132, "utime", "file", "utime", _T.NAMES, _W.TIMES, path=0),
+    Call(188, "setxattr", "file", "setxattr", _T.NAMES, path=0, text=1),
+    Call(189, "lsetxattr", "file", "setxattr", _T.NAMES, path=0, text=1),
+    Call(190, "fsetxattr", "file", "setxattr", _T.NAMES, fd=0, text=1),
+    Call(463, "setxattrat", "file", "setxattr", _T.NAMES, dirfd=0, path=1, flags=2, text=3),
+    Call(197, "removexattr", "file", "removexattr", _T.NAMES, path=0, text=1),
+    Call(198, "lremovexattr", "file", "removexattr", _T.NAMES, path=0, text=1),
+    Call(199, "fremovexattr", "file", "removexattr", _T.NAMES, fd=0, text=1),
+    Call(466, "removexattrat", "file", "removexattr", _T.NAMES, dirfd=0, path=1, flags=2, text=3),
+    Call(16, "ioctl", "file", "chattr", _T.NAMES, _W.ATTRIBUTES, fd=0, flags_in=2),
     # network
     Call(42, "connect", "connect", "connect", _T.SOCKET, fd=0, addr=1, addrlen=2),
     Call(43, "accept", "accept", "accept", _T.SOCKET, _W.DONE, fd=0),
     Call(288, "accept4", "accept", "accept", _T.SOCKET, _W.DONE, fd=0),
     Call(49, "bind", "listen", "bind", _T.SOCKET, fd=0, addr=1, addrlen=2),
     Call(50, "listen", "listen", "listen", _T.SOCKET, fd=0),
-    Call(44, "sendto", "connect", "udp_send", _T.SEND, _W.DONE, fd=0, buf=1, addr=4, addrlen=5),
-    Call(46, "sendmsg", "connect", "udp_send", _T.SEND, _W.DONE, fd=0),
+    Call(44, "sendto", "connect", "udp_send", _T.SEND, _W.PEER, fd=0, buf=1, addr=4, addrlen=5),
+    Call(46, "sendmsg", "connect", "udp_send", _T.SEND, _W.PEER, fd=0),
     Call(307, "sendmmsg", "connect", "udp_send", _T.SEND, _W.DONE, fd=0),
     # dns: a message to or from port 53 is a record of type DNS, whichever call carried it
     Call(1, "write", "dns", "query", _T.SEND, _W.DNS, fd=0, buf=1),

@@ -166,6 +166,8 @@ def _file(r: Record) -> Told:
         detail["owner"] = [signed(a) for a in r.arg[first : first + 2]]
     if r.path_bad:
         detail["path_bad"] = True
+    if r.real and (real := text(r.real)) != what:
+        detail["real"] = real
     return what or "(unknown)", detail
 
 

@@ -45,6 +45,13 @@ TRACEPOINTS = (
 )
 """Probe, raw tracepoint, program. "calls" stands for every probe that reads system calls."""
 
+TOGETHER = {
+    "FILE": ("FILE_MODE", "FILE_INODE"),
+    "INODE": ("INODE_SB", "INODE_INO"),
+    "SOCKET": ("SOCKET_TYPE", "SOCKET_SK"),
+}
+"""Fields that are read at once, with all between them: each read costs some 20 ns."""
+
 TRAFFIC = (("count_received", bpf.INGRESS), ("count_sent", bpf.EGRESS))
 """Programs on the root of the cgroups, for all packets."""
 OLDER = {"io_uring_submit_req": "io_uring_submit_sqe"}
@@ -52,7 +59,7 @@ OLDER = {"io_uring_submit_req": "io_uring_submit_sqe"}
 REQUEST = {1: 0, 2: 0, 7: 1}
 """Which argument of it is the request, by how many there are; older kernels (5.15) do not give the request."""
 
-TAKES = ("take_paths", "take_exec", "take_socket", "take_send", "take_receive", "take_dup", "take_open")
+TAKES = ("take_paths", "take_exec", "take_socket", "take_send", "take_receive", "take_dup", "take_open", "take_names")
 """Programs behind sys_exit, in the order of calls.Take."""
 
 OFFSETS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -373,8 +380,7 @@ def defines(btf: Btf, request: dict[str, Any]) -> dict[str, int]:
     found |= {"RING_PAGES": request["ring"] // 4096, "URGENT_PAGES": request["urgent"] // 4096}
     found |= {name.upper(): value for name, value in request["sizes"].items()}
     found["SEED"], found["MULTIPLIER"] = request["secret"]
-    for what, ends in (("FILE", ("FILE_MODE", "FILE_INODE")), ("INODE", ("INODE_SB", "INODE_INO"))):
-        # read at once: each read costs some 20 ns
+    for what, ends in TOGETHER.items():
         low = min(found[end] for end in ends) & ~7
         found |= {f"{what}_LOW": low, f"{what}_SPAN": (max(found[end] for end in ends) - low + 15) & ~7}
     found |= {f"KIND_{kind.upper()}": i for i, kind in enumerate(wire.KINDS)}
@@ -415,7 +421,9 @@ def row(call: Call, families: set[str]) -> bytes:
     places = (call.path, call.dirfd, call.path2, call.dirfd2, call.text, call.flags, call.flags_in)
     more = (call.fd, call.addr, call.addrlen, call.buf)
     packed = [255 if place is None else place for place in (*places, *more)]
-    return bytes([on, call.take, call.when, wire.KINDS.index(call.kind), *packed, call.wake])
+    keyed = 0 if call.mode is None else 1 << call.mode
+    keyed |= 0 if call.owner is None else 3 << call.owner
+    return bytes([on, call.take, call.when, wire.KINDS.index(call.kind), *packed, call.wake, keyed])
 
 
 def compat() -> Iterator[tuple[int, int]]:

@@ -149,6 +149,8 @@ class Record(msgspec.Struct, kw_only=True):
     """Bit n: descriptor n (0..2) is an internet socket; its peer is in addr and port."""
     accepted: bool = False
     """The socket of `stdio` came in by accept."""
+    real: bytes | None = None
+    """Of an open that succeeded: the path of the file itself, links followed."""
     payload: bytes = b""
     """The DNS message, without a length in front; may be cut. Of EXEC and EXIT: struct usage of the image that ends."""
     key: int = 0
@@ -228,6 +230,7 @@ class _Marks:
     BASE = (ENUMS["BASE_ROOTED"], ENUMS["BASE_OUTSIDE"])
     BASE2 = (ENUMS["BASE2_ROOTED"], ENUMS["BASE2_OUTSIDE"])
     EXE = (ENUMS["EXE_ROOTED"], ENUMS["EXE_OUTSIDE"])
+    FILE = (ENUMS["FILE_ROOTED"], ENUMS["FILE_OUTSIDE"])
     UNLINKED, CUT, CREATED = ENUMS["EXE_UNLINKED"], ENUMS["ARGV_CUT"], ENUMS["CREATED"]
     STDIO_IN = ENUMS["STDIO_IN"]
     QUERY, BAD, STREAM = ENUMS["QUERY"], ENUMS["PATH_BAD"], ENUMS["STREAM"]
@@ -336,6 +339,11 @@ def _section_payload(record: Record, data: bytes, marks: int) -> None:
     record.payload = data[2:] if long else data
 
 
+def _real(record: Record, marks: int) -> None:
+    rooted, outside = _Marks.FILE
+    record.real, record.payload = climbed(record.payload[1:], marks & rooted, marks & outside), b""
+
+
 _SECTIONS: tuple[Callable[[Record, bytes, int], None], ...] = (
     _section_path,
     _section_base,
@@ -370,6 +378,8 @@ def _name(record: Record, marks: int, call: Call | None) -> None:
         if call.mode is not None:
             record.mode = record.arg[call.mode]
         if call.action == "open":
+            if record.payload:
+                _real(record, marks)
             if call.name == "creat":
                 record.flags = 0o1101
             record.action = open_action(record.flags, bool(marks & _Marks.CREATED))

@@ -55,6 +55,9 @@ def view_file(event: Event) -> View | None:
         worst = paths.place(to)
         if event.action in ("rename", "link") or worst in ("secret", "startup"):
             path = to if worst in ("secret", "startup") or paths.place(path) not in ("secret", "startup") else path
+    real = event.detail.get("real") if event.detail else None
+    if isinstance(real, str) and paths.place(real) in ("secret", "startup"):
+        path = real  # a link that leads to what is worth its name
     return _view_file(who(event), op, path, event.result < 0)
 
 

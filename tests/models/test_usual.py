@@ -1,5 +1,6 @@
 """What is usual is counted in the kernel, and nothing else changes."""
 
+import msgspec
 import pytest
 
 from models import usual
@@ -160,3 +161,35 @@ def test_the_bound_holds() -> None:
 
     assert usual.KEYS == sum(took) == len(handed)
     assert 10 == handed.refused
+
+
+@pytest.mark.parametrize(
+    ("action", "result"), [("unlink", 0), ("mkdir", 0), ("unlink", -2), ("open_read", -20)], ids=str
+)
+def test_what_is_done_to_names_is_handed_at_its_second_sighting_and_so_is_what_is_passed_over(
+    action: str, result: int
+) -> None:
+    """Also what the models do not look at: a name that was not there."""
+    world, kernel, feed = World(), FakeKernel(), Feed(max="60s")
+    event = kernel.stamp(world.changed(NGINX, action, "/srv/www/lock", result))
+
+    feed.batch([event], START)
+    once = feed.baselines.usual()
+    feed.batch([event], START)
+    (twice,) = feed.baselines.usual()
+
+    assert [] == once
+    assert (event.key,) == twice.add
+
+
+def test_a_link_that_leads_to_a_secret_is_read_as_the_secret() -> None:
+    """Whatever the link is called, and however often it led elsewhere."""
+    world, feed = World(), Feed(max="60s")
+    events = [world.at(i).read(NGINX, "/srv/www/current") for i in range(120)]
+    assert [] == feed.give(events)
+
+    bent = msgspec.structs.replace(world.at(130).read(NGINX, "/srv/www/current"), detail={"real": "/etc/shadow"})
+    plain = msgspec.structs.replace(world.read(NGINX, "/srv/www/current"), detail={"real": "/srv/www/v2/index.html"})
+
+    assert 1 == len(feed.give([bent]))
+    assert [] == feed.give([plain])
