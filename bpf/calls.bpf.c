@@ -534,6 +534,18 @@ static __always_inline int spend(struct scratch *s, u32 slot, u32 kind)
     return 1;
 }
 
+static __always_inline u32 open_flags(struct scratch *s, u32 nr)
+{
+    u64 flags = s->args[2];
+    if (nr == 2)
+        flags = s->args[1];
+    else if (nr == 85) /* creat: O_WRONLY | O_CREAT | O_TRUNC */
+        flags = 01101;
+    else if (nr == 437)
+        bpf_probe_read_user(&flags, sizeof(flags), (void *)s->args[2]);
+    return flags;
+}
+
 /* The open family. What the agent was told is usual for this workload is counted, and not sent. */
 int take_open(struct bpf_raw_tracepoint_args *ctx)
 {
@@ -547,11 +559,10 @@ int take_open(struct bpf_raw_tracepoint_args *ctx)
         return 0;
     nr = s->nr;
     s->used = 0;
-    if (ret < 0 || nr == 2 || nr == 257)
-        who = who_acts(s, task);
+    who = who_acts(s, task);
     if (who && ret >= 0) {
         file = used_file(current_task(), ret);
-        flags = (u32)(nr == 2 ? s->args[1] : s->args[2]);
+        flags = open_flags(s, nr);
         key = key_of(who, file, flags);
         if (key && is_known(key))
             return 0;

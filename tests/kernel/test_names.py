@@ -201,6 +201,38 @@ def test_a_refused_open_has_a_key_of_its_own(
     assert 1 == len([r for r in watched.run(write, bytes(folder))[1] if r.path == bytes(folder)])
 
 
+@pytest.mark.parametrize("way", ["open", "openat", "openat2", "creat"])
+def test_every_way_to_open_has_a_key(
+    watched: Watched, attached: Attached, known: set[int], tmp_path: Path, way: str
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+
+    def read(path: bytes, way: str) -> int:
+        how = struct.pack("QQQ", os.O_RDWR, 0, 0)
+        if way == "open":
+            fd = call(2, path, os.O_RDWR)
+        elif way == "openat":
+            fd = call(257, -100, path, os.O_RDWR)
+        elif way == "openat2":
+            fd = call(437, -100, path, how, len(how))
+        else:
+            fd = call(85, path, 0o600)
+        os.close(fd)
+        return fd
+
+    def opens() -> list[Record]:
+        return [r for r in watched.run(read, bytes(file), way)[1] if r.path == bytes(file)]
+
+    (first,) = opens()
+    make_usual(attached, known, first.key)
+
+    assert [] == opens()
+    file.unlink()
+    file.touch()
+    assert [first.key] != [r.key for r in opens()]
+
+
 def test_an_open_by_a_link_tells_the_file_it_got(watched: Watched, tmp_path: Path) -> None:
     """So that a link that is bent to a secret is seen by who looks at paths."""
     file, link = tmp_path / "file", tmp_path / "link"
