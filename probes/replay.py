@@ -1,13 +1,16 @@
 """Recordings: batches in a file, as they were sent. What `wonted record` writes and `wonted replay` reads.
 
-The file begins with MAGIC; then, for each batch, a little-endian u32 length, the CRC-32 of the bytes, and the bytes.
+What gzip made of it is read as well. The file begins with MAGIC; then, for each batch, a little-endian u32 length, the CRC-32 of the bytes, and the bytes.
 A tail that was being written when the power went is not an error: reading stops before it.
 """
 
+import gzip
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 from types import TracebackType
+import zlib
 from zlib import crc32
 
 MAGIC = b"wonted recording 1\n"
@@ -52,20 +55,31 @@ class Recorder:
 
 def read(path: Path) -> Iterator[bytes]:
     """Each batch's bytes, for probes.batch.decode. Raises BadRecording."""
-    with path.open("rb") as file:
-        if file.read(len(MAGIC)) != MAGIC:
-            raise BadRecording(f"{path}: not a recording of wonted")
-        while True:
-            at = file.tell()
-            head = file.read(HEAD.size)
-            if len(head) < HEAD.size:
-                return
-            length, crc = HEAD.unpack(head)
-            if length > LARGEST:
-                raise BadRecording(f"{path}: damaged at byte {at}: a batch of {length} bytes")
-            payload = file.read(length)
-            if len(payload) < length:
-                return
-            if crc32(payload) != crc:
-                raise BadRecording(f"{path}: damaged at byte {at}: the check sum is wrong")
-            yield payload
+    with path.open("rb") as raw:
+        zipped = raw.read(2) == b"\x1f\x8b"
+        raw.seek(0)
+        try:
+            yield from _batches(path, gzip.GzipFile(fileobj=raw) if zipped else raw)
+        except EOFError:  # the tail that was not written
+            return
+        except (gzip.BadGzipFile, zlib.error) as error:
+            raise BadRecording(f"{path}: damaged: {error}") from None
+
+
+def _batches(path: Path, file: IO[bytes] | gzip.GzipFile) -> Iterator[bytes]:
+    if file.read(len(MAGIC)) != MAGIC:
+        raise BadRecording(f"{path}: not a recording of wonted")
+    while True:
+        at = file.tell()
+        head = file.read(HEAD.size)
+        if len(head) < HEAD.size:
+            return
+        length, crc = HEAD.unpack(head)
+        if length > LARGEST:
+            raise BadRecording(f"{path}: damaged at byte {at}: a batch of {length} bytes")
+        payload = file.read(length)
+        if len(payload) < length:
+            return
+        if crc32(payload) != crc:
+            raise BadRecording(f"{path}: damaged at byte {at}: the check sum is wrong")
+        yield payload

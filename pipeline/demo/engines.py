@@ -189,6 +189,8 @@ class Plain:
         self.base = base
         self.id = secrets.token_hex(32)
         self.known_as = self.id[:12]
+        self.command: tuple[str, ...] = COMMAND
+        self.environment = ENVIRONMENT
         self.cell: subprocess.Popen[str] | None = None
         self.group: Path | None = None
 
@@ -196,8 +198,11 @@ class Plain:
     def found() -> bool:
         return True
 
+    def furnish(self, root: Path) -> None:
+        make_root(root)
+
     def start(self, namespace: str | None) -> int:
-        make_root(self.base / "root")
+        self.furnish(self.base / "root")
         self.group = cgroup2() / "wonted-demo" / self.id
         self.group.mkdir(parents=True)
         binds, _ = folders()
@@ -206,8 +211,8 @@ class Plain:
             "binds": binds,
             "cgroup": str(self.group),
             "netns": namespace,
-            "command": COMMAND,
-            "environment": ENVIRONMENT,
+            "command": self.command,
+            "environment": self.environment,
             "keep": KEPT_NUMBERS,
         }
         self.cell = subprocess.Popen(
