@@ -189,11 +189,13 @@ def test_the_checks_for_doctor_pass_here_and_leave_nothing() -> None:
 def loaded_without(tracepoint: str) -> str:
     """What a kernel without this tracepoint would answer; in a process of its own."""
     code = f"""
+        import os
         import probes.loader as loader
         renamed = [(p, t.replace("{tracepoint}", "no_such"), f) for p, t, f in loader.TRACEPOINTS]
         loader.TRACEPOINTS = tuple(renamed)
         try:
-            answer, _ = loader.load({{**loader.NOTHING, "families": ["file"]}})
+            kept = os.environ.get(loader.PROGRAMS)
+            answer, _ = loader.load({{**loader.NOTHING, "families": ["file"], "programs": kept}})
             print({{name: probe["error"] for name, probe in answer["probes"].items()}})
         except loader.CannotLoad as error:
             print(error)
