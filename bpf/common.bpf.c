@@ -27,6 +27,8 @@ struct run {
     u64 switches;            /* between digits and letters */
     u64 digit;               /* was the last one a digit? */
     u64 top;                 /* where the topmost name begins */
+    u64 left;                /* of a label in a DNS question */
+    u64 rest;                /* of a DNS question, behind its name */
 };
 
 struct scratch {

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -637,8 +638,9 @@ def load(request: dict[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
     kernel = Kernel(compiled(text, request["programs"], notes), entries(request), held(request))
     for pid in {*request["self"], os.getpid()}:
         kernel.put("self", pid, b"\1")
-    for i, name in enumerate(TAKES):
-        kernel.put("takes", i, kernel.load(name).to_bytes(4, sys.byteorder))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # the verifier takes up to a second for one, on one processor
+        for i, program_fd in enumerate(pool.map(kernel.load, TAKES)):
+            kernel.put("takes", i, program_fd.to_bytes(4, sys.byteorder))
     for call in CALLS:
         if families & set(call.families):
             kernel.put("rows", call.nr, row(call, families))
