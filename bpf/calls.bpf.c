@@ -33,7 +33,11 @@ BPF_ARRAY(dns_asked, struct asked, 65536); /* by tgid: when it last connected to
 #define CURRENT struct task_struct *
 #define REGISTERS struct pt_regs *
 #define current_task() bpf_get_current_task_btf()
+#ifdef TYPED
+#define registers_of(task, ctx) ((struct pt_regs *)(ctx)->args[0]) /* the verifier knows what the tracepoint gives */
+#else
 #define registers_of(task, ctx) ((struct pt_regs *)bpf_task_pt_regs(task))
+#endif
 #define REGISTER(to, regs, name) LOAD(u64, to, regs, offsetof(struct pt_regs, name))
 #define FIELD_OF(to, task, offset) LOAD(u32, to, task, offset)
 #else

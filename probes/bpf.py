@@ -13,8 +13,9 @@ _NR_BPF = 321
 _MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE = 0, 1, 2, 3
 _MAP_LOOKUP_BATCH = 24
 _PROG_LOAD, _PROG_GET_NEXT_ID, _OBJ_GET_INFO, _RAW_TRACEPOINT_OPEN = 5, 11, 15, 17
-CGROUP_SKB, RAW_TRACEPOINT = 8, 17
+CGROUP_SKB, RAW_TRACEPOINT, TRACING = 8, 17, 26
 """Types of programs."""
+_TRACE_RAW_TP = 23
 _LINK_CREATE = 28
 INGRESS, EGRESS = 0, 1
 _NAME = 15
@@ -72,11 +73,12 @@ def shape_of(fd: int) -> Shape:
     return Shape(kind, key, value, entries, flags)
 
 
-def load_program(name: str, kind: int, code: bytes, licence: str) -> int:
-    """Raises Refused where the verifier does not take it."""
+def load_program(name: str, kind: int, code: bytes, licence: str, tracepoint: int = 0) -> int:
+    """Raises Refused where the verifier does not take it. `tracepoint`: of TRACING, its type's number in BTF."""
     buffer, words = ctypes.create_string_buffer(code, len(code)), ctypes.create_string_buffer(licence.encode())
     head = struct.pack("IIQQ", kind, len(code) // 8, ctypes.addressof(buffer), ctypes.addressof(words))
-    tail = struct.pack("II16s", 0, 0, name.encode()[:_NAME])
+    where = _TRACE_RAW_TP if tracepoint else 0
+    tail = struct.pack("II16sII36xII", 0, 0, name.encode()[:_NAME], 0, where, tracepoint, 0)
     for _ in range(5):
         try:
             return _bpf(_PROG_LOAD, head + struct.pack("IIQ", 0, 0, 0) + tail)[0]
@@ -147,10 +149,10 @@ class Table:
         return self._keys[:count], self._values[:count]
 
 
-def attach_raw_tracepoint(name: str, program: int) -> int:
-    """A descriptor that keeps the program attached for as long as somebody holds it."""
-    text = ctypes.create_string_buffer(name.encode())
-    return _bpf(_RAW_TRACEPOINT_OPEN, struct.pack("QI", ctypes.addressof(text), program))[0]
+def attach_raw_tracepoint(name: str | None, program: int) -> int:
+    """A descriptor that keeps the program attached for as long as somebody holds it. None: TRACING knows where."""
+    text = ctypes.create_string_buffer((name or "").encode())
+    return _bpf(_RAW_TRACEPOINT_OPEN, struct.pack("QI", ctypes.addressof(text) if name else 0, program))[0]
 
 
 def attach_cgroup(folder: Path, program: int, where: int) -> int:
@@ -167,6 +169,15 @@ def load_nothing() -> None:
     code, licence = ctypes.create_string_buffer(_RETURN_0, 16), ctypes.create_string_buffer(b"GPL")
     attribute = struct.pack("IIQQ", RAW_TRACEPOINT, 2, ctypes.addressof(code), ctypes.addressof(licence))
     os.close(_bpf(_PROG_LOAD, attribute)[0])
+
+
+def takes_typed(tracepoint: int) -> bool:
+    """Whether this kernel takes a program that knows the types of this tracepoint's arguments (BTF's number)."""
+    try:
+        os.close(load_program("nothing", TRACING, _RETURN_0, "GPL", tracepoint))
+    except Refused:
+        return False
+    return True
 
 
 def program_ids() -> list[int]:

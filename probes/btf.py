@@ -145,9 +145,13 @@ class Btf:
     def has(self, name: str) -> bool:
         return name in self._structs
 
+    def tracepoint(self, name: str) -> int | None:
+        """The number of its type; None: no such tracepoint."""
+        return self._typedefs.get(f"btf_trace_{name}")
+
     def arguments(self, tracepoint: str) -> int | None:
         """How many arguments a raw tracepoint has; None: no such tracepoint."""
-        number = self._typedefs.get(f"btf_trace_{tracepoint}")
+        number = self.tracepoint(tracepoint)
         if number is None:
             return None
         pointer = self._type(self._resolve(self._type(number).size_or_type))

@@ -425,9 +425,17 @@ def checks() -> str:
     return "\n".join(lines) + "\n"
 
 
-def program(btf: Btf) -> str:
+def typed(btf: Btf) -> int | None:
+    """The type of sys_exit, where this kernel takes programs that know it: they need not ask for the registers."""
+    name = next(tracepoint for probe, tracepoint, _ in TRACEPOINTS if probe == "calls")
+    number = btf.tracepoint(name)
+    return number if number and btf.mentions("BPF_FUNC_task_pt_regs") and bpf.takes_typed(number) else None
+
+
+def program(btf: Btf, typed: bool = False) -> str:
     """The text that is compiled: definitions, events.h, and every program. The same for every start on one kernel."""
     numbers = "".join(f"#define {name} {value}ULL\n" for name, value in sorted(defines(btf).items()))
+    numbers += "#define TYPED\n" if typed else ""
     # in assembly, so that the compiler knows nothing of the number and reckons nothing with it
     numbers += '#define HELD(n) ({ u64 held; asm("%0 = " #n " ll" : "=r"(held)); held; })\n'
     numbers += "".join(f"#define {name} HELD({number:#x})\n" for name, number in HELD.items())
@@ -534,9 +542,9 @@ def _captured() -> Iterator[Any]:
 class Kernel:
     """The maps, made when this is; programs are loaded as they are asked for. Descriptors, all of them."""
 
-    def __init__(self, compiled: Compiled, entries: dict[str, int], held: dict[str, int]) -> None:
-        """`entries`: how many where that is not the text's. Raises CannotLoad."""
-        self._compiled, self._held = compiled, held
+    def __init__(self, compiled: Compiled, entries: dict[str, int], held: dict[str, int], typed: int | None) -> None:
+        """`entries`: how many where that is not the text's; `typed`: see there. Raises CannotLoad."""
+        self._compiled, self._held, self._typed = compiled, held, typed
         self._programs = {program.name: program for program in compiled.programs}
         self.maps: dict[str, int] = {}
         for made in compiled.maps:
@@ -546,10 +554,19 @@ class Kernel:
             except OSError as error:
                 raise CannotLoad(f"cannot load probes: the kernel makes no map {made.name}: {error.strerror}") from None
 
-    def load(self, name: str, kind: int = bpf.RAW_TRACEPOINT) -> int:
+    def load_call(self, name: str) -> int:
+        """A program of sys_exit's, or one behind it: all of one type, or they do not reach each other."""
+        return self.load(name, bpf.TRACING, self._typed) if self._typed else self.load(name)
+
+    def attach(self, tracepoint: str, name: str, probe: str) -> int:
+        if probe != "calls":
+            return bpf.attach_raw_tracepoint(tracepoint, self.load(name))
+        return bpf.attach_raw_tracepoint(None if self._typed else tracepoint, self.load_call(name))
+
+    def load(self, name: str, kind: int = bpf.RAW_TRACEPOINT, tracepoint: int = 0) -> int:
         code = linked(self._programs[name], self.maps, self._held)
         try:
-            return bpf.load_program(name, kind, code, self._compiled.licence)
+            return bpf.load_program(name, kind, code, self._compiled.licence, tracepoint)
         except bpf.Refused as error:
             if os.environ.get("WONTED_VERIFIER_LOG"):
                 Path(os.environ["WONTED_VERIFIER_LOG"]).write_text(error.log)
@@ -601,7 +618,7 @@ def _attach_all(kernel: Kernel, btf: Btf) -> tuple[dict[str, int], dict[str, str
                 errors[probe] = f"this kernel {what}"
                 continue
         try:
-            descriptors[tracepoint] = bpf.attach_raw_tracepoint(tracepoint, kernel.load(function))
+            descriptors[tracepoint] = kernel.attach(tracepoint, function, probe)
         except OSError as error:
             errors[probe] = f"this kernel has no tracepoint {tracepoint} ({error.strerror})"
         except CannotLoad as error:
@@ -632,14 +649,15 @@ def load(request: dict[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
     bpf.unlimited_memory()
     try:
         btf = Btf.of_kernel()
-        text = program(btf)
+        number = typed(btf)
+        text = program(btf, number is not None)
     except NoBtf as error:
         raise CannotLoad(f"cannot load probes: {error}; {FIX_BTF}") from None
-    kernel = Kernel(compiled(text, request["programs"], notes), entries(request), held(request))
+    kernel = Kernel(compiled(text, request["programs"], notes), entries(request), held(request), number)
     for pid in {*request["self"], os.getpid()}:
         kernel.put("self", pid, b"\1")
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # the verifier takes up to a second for one, on one processor
-        for i, program_fd in enumerate(pool.map(kernel.load, TAKES)):
+        for i, program_fd in enumerate(pool.map(kernel.load_call, TAKES)):
             kernel.put("takes", i, program_fd.to_bytes(4, sys.byteorder))
     for call in CALLS:
         if families & set(call.families):
