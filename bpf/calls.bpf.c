@@ -33,7 +33,11 @@ BPF_ARRAY(dns_asked, struct asked, 65536); /* by tgid: when it last connected to
 #define CURRENT struct task_struct *
 #define REGISTERS struct pt_regs *
 #define current_task() bpf_get_current_task_btf()
+#ifdef TYPED
+#define registers_of(task, ctx) ((struct pt_regs *)(ctx)->args[0]) /* the verifier knows what the tracepoint gives */
+#else
 #define registers_of(task, ctx) ((struct pt_regs *)bpf_task_pt_regs(task))
+#endif
 #define REGISTER(to, regs, name) LOAD(u64, to, regs, offsetof(struct pt_regs, name))
 #define FIELD_OF(to, task, offset) LOAD(u32, to, task, offset)
 #else
@@ -439,6 +443,8 @@ static __always_inline void end_of_run(struct run *r)
 }
 
 #define SHAPED 256
+/* c - first < count, without a branch: of each one the verifier would go both ways, 256 times */
+#define AMONG(c, first, count) ((((c) - (first) - (count)) & ~((c) - (first))) >> 63)
 
 /* Hashes all that lies in data from `start` on, twice: as it is, and stripped of what changes from run to run. 0: it is
  * too long. */
@@ -462,7 +468,7 @@ static __always_inline int strip(struct scratch *s, u64 start, u64 seed)
         BOUND(at);
         u64 c = s->data[at];
         r->exact = (r->exact ^ c) * MULTIPLIER;
-        u64 digit = c - '0' < 10, upper = c - 'A' < 26, lower = c - 'a' < 26 || c == '_';
+        u64 digit = AMONG(c, '0', 10), upper = AMONG(c, 'A', 26), lower = AMONG(c, 'a', 26) | AMONG(c, '_', 1);
         if (digit || upper || lower) {
             if (!r->length)
                 r->before = r->hash;

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /* What all programs share: maps, and how a record is begun, filled and sent.
  *
- * The loader puts "#define"s in front: RING_PAGES, CPUS, and the kernel's offsets from BTF (probes/loader.py, OFFSETS).
+ * The loader puts "#define"s in front: CPUS, the kernel's offsets from BTF (probes/loader.py, OFFSETS), and HELD, which
+ * are no constants to the compiler: settings and secrets are put in when the compiled programs are loaded.
  * No kernel header but uapi/linux/ptrace.h: offsets of another version's headers lie. */
 
 #include <uapi/linux/ptrace.h>
 
+#define SIZED 1              /* how many is said when the map is made: entries() of probes/loader.py */
 #define NONE 255             /* struct row: no such argument */
 #define REACH 0x7fff         /* a write begins at most here in scratch.data ... */
 #define PIECE 4096           /* ... and is at most this long */
@@ -25,6 +27,8 @@ struct run {
     u64 switches;            /* between digits and letters */
     u64 digit;               /* was the last one a digit? */
     u64 top;                 /* where the topmost name begins */
+    u64 left;                /* of a label in a DNS question */
+    u64 rest;                /* of a DNS question, behind its name */
 };
 
 struct scratch {
@@ -38,8 +42,8 @@ struct scratch {
 };
 
 /* Two rings: what comes in floods (files, connections, DNS) cannot push out what must not be missed. */
-BPF_RINGBUF_OUTPUT(events, RING_PAGES);
-BPF_RINGBUF_OUTPUT(urgent, URGENT_PAGES);
+BPF_RINGBUF_OUTPUT(events, SIZED);
+BPF_RINGBUF_OUTPUT(urgent, SIZED);
 BPF_ARRAY(rows, struct row, 512);
 BPF_ARRAY(compat, u16, COMPAT_ROWS); /* 1 + the x86-64 number of a 32-bit call; of socketcall's: from SOCKETCALL on */
 BPF_PROG_ARRAY(takes, 8);

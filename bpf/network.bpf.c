@@ -6,6 +6,8 @@
  * before the start or over a minute before; the ninth and later messages of one sendmmsg or recvmmsg. */
 
 #define MESSAGES 8
+/* Of one sendmmsg, those that may be usual: a resolver asks for A and AAAA. Each makes the verifier walk its loop again. */
+#define QUESTIONS 2
 #define MSG_PEEK 2
 #define DNS_PORT 53
 
@@ -58,8 +60,8 @@ static __always_inline u16 address(struct scratch *s, u64 from, u64 len)
 }
 
 /* With whom: of accept the peer's address and our port, else the address that was asked for, or the peer's. Not the
- * peer's port of accept, which is another one each time. 0: it is always sent. */
-static __always_inline u64 key_of_peer(struct scratch *s, u64 who, u16 family, int accepted)
+ * peer's port of accept, which is another one each time. `local`: it may be a unix socket. 0: it is always sent. */
+static __always_inline u64 key_of_peer(struct scratch *s, u64 who, u16 family, int accepted, int local)
 {
     struct ends *ends = (struct ends *)s->data;
     u64 at = s->e.len[SOCK], h, n = s->e.len[ADDR], words[2] = {};
@@ -83,7 +85,7 @@ static __always_inline u64 key_of_peer(struct scratch *s, u64 who, u16 family, i
         __builtin_memcpy(words, addr + 4, 4);
     } else if (family == 10) {
         __builtin_memcpy(words, addr + 8, 16);
-    } else {
+    } else if (local) {
 #pragma nounroll
         for (u64 i = 2; i < 128; i++) {
             if (i >= n)
@@ -129,7 +131,7 @@ int take_socket(struct bpf_raw_tracepoint_args *ctx)
             came_in.delete(&sk);
     }
     if (accepted || s->e.nr == 42) {
-        s->e.key = key_of_peer(s, who_acts(s, task), family, accepted);
+        s->e.key = key_of_peer(s, who_acts(s, task), family, accepted, 1);
         if (s->e.key && is_known(s->e.key))
             return 0;
     }
@@ -141,12 +143,15 @@ int take_socket(struct bpf_raw_tracepoint_args *ctx)
 /* Which name and type is asked for (RFC 1035, 4.1); 0: it is no plain question of one name. */
 static __always_inline u64 key_of_question(struct scratch *s, u64 h)
 {
-    u64 at = s->used - s->e.len[PAYLOAD], left = 0, rest = 0;
+    u64 at = s->used - s->e.len[PAYLOAD];
+    struct run *r = &s->run;
     u8 *from;
     BOUND(at);
     from = &s->data[at];
     if (!h || from[2] & 0xf8 || from[4] || from[5] != 1)
         return 0;
+    r->left = 0;
+    r->rest = 0;
 #pragma nounroll
     for (u32 i = 12; i < 12 + 260; i++) {
         u64 c;
@@ -154,25 +159,25 @@ static __always_inline u64 key_of_question(struct scratch *s, u64 h)
             return 0;
         c = from[i];
         h = (h ^ c) * MULTIPLIER;
-        if (rest) { /* type and class, behind the root's empty label */
-            rest -= 1;
-            if (!rest)
+        if (r->rest) { /* type and class, behind the root's empty label */
+            r->rest -= 1;
+            if (!r->rest)
                 return mix(h, i) | 1;
-        } else if (left) {
-            left -= 1;
+        } else if (r->left) {
+            r->left -= 1;
         } else if (!c) {
-            rest = 4;
+            r->rest = 4;
         } else if (c > 63) {
             return 0;
         } else {
-            left = c;
+            r->left = c;
         }
     }
     return 0;
 }
 
-static __always_inline void message(struct scratch *s, struct row *row, u64 task, u64 name, u32 name_len, u64 buf,
-                                    u64 len, int sent)
+static __always_inline void message(struct scratch *s, struct row *row, u64 who, u64 name, u32 name_len, u64 buf,
+                                    u64 len, int sent, int asked)
 {
     struct ends *ends = (struct ends *)s->data;
     u16 port = name ? port_of(name) : ends->port;
@@ -194,13 +199,13 @@ static __always_inline void message(struct scratch *s, struct row *row, u64 task
         if (sent)
             asks(s);
         s->e.marks = (sent ? QUERY : 0) | (ends->kind == 1 ? STREAM : 0);
-        s->e.key = sent && ends->kind == 2 ? key_of_question(s, key_of_peer(s, who_acts(s, task), family, 0)) : 0;
+        s->e.key = sent && asked && ends->kind == 2 ? key_of_question(s, key_of_peer(s, who, family, 0, 0)) : 0;
         if (s->e.key && is_known(s->e.key))
             return;
         send(s, KIND_DNS, 0);
     } else if (sent && (row->on & 2) && (family == 2 || family == 10) && ends->kind != 1) {
         s->e.type = CALL;
-        s->e.key = key_of_peer(s, who_acts(s, task), family, 0);
+        s->e.key = key_of_peer(s, who, family, 0, 0);
         if (s->e.key && is_known(s->e.key))
             return;
         send(s, row->kind, 0);
@@ -224,7 +229,8 @@ static __always_inline u64 wanted(u64 task, u64 fd, int addressed)
     return family == 2 || family == 10 ? sock : 0;
 }
 
-static __always_inline void from_header(struct scratch *s, struct row *row, u64 task, u64 at, u64 done, int sent)
+static __always_inline void from_header(struct scratch *s, struct row *row, u64 who, u64 at, u64 done, int sent,
+                                        int asked)
 {
     struct message m = {};
     struct piece piece = {};
@@ -233,7 +239,8 @@ static __always_inline void from_header(struct scratch *s, struct row *row, u64 
     bpf_probe_read_user(&piece, sizeof(piece), (void *)m.iov);
     if (piece.len == 2 && m.iov_len > 1) /* over TCP the length may be a piece of its own */
         bpf_probe_read_user(&piece, sizeof(piece), (void *)(m.iov + sizeof(piece)));
-    message(s, row, task, m.name, m.name_len, piece.base, piece.len < done ? piece.len : done, sent);
+    message(s, row, who, m.name, m.name_len, piece.base, piece.len < done ? piece.len : done, sent,
+            asked);
 }
 
 /* write, sendto, sendmsg, sendmmsg, and the receiving ones alike. */
@@ -259,16 +266,17 @@ static __always_inline void transfer(struct bpf_raw_tracepoint_args *ctx, int se
         return;
     sock_section(s, sock);
     s64 ret = s->e.ret;
+    u64 who = sent ? who_acts(s, task) : 0; /* here, once: each place makes the verifier walk its loop again */
     if (row->buf != NONE) {
         if (nr == 45 && ((u32)arg(s, 3) & MSG_PEEK))
             return;
         /* recvfrom's argument 5 is a pointer to the length */
-        message(s, row, task, name, sent ? (u32)arg(s, 5) : 28, arg(s, 1), ret, sent);
+        message(s, row, who, name, sent ? (u32)arg(s, 5) : 28, arg(s, 1), ret, sent, 1);
         return;
     }
     if (nr == 46 || nr == 47) {
         if (sent || !((u32)arg(s, 2) & MSG_PEEK))
-            from_header(s, row, task, arg(s, 1), ret < 0 ? 0 : ret, sent);
+            from_header(s, row, who, arg(s, 1), ret < 0 ? 0 : ret, sent, 1);
         return;
     }
 #pragma nounroll
@@ -278,7 +286,7 @@ static __always_inline void transfer(struct bpf_raw_tracepoint_args *ctx, int se
         if (i >= ret)
             break;
         bpf_probe_read_user(&done, sizeof(done), (void *)(at + sizeof(struct message)));
-        from_header(s, row, task, at, done, sent);
+        from_header(s, row, who, at, done, sent, i < QUESTIONS);
     }
 }
 

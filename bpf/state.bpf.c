@@ -19,13 +19,13 @@ struct named {
 
 BPF_TABLE("array", u32, struct thread, threads, THREADS);
 BPF_F_TABLE("array", u32, struct process, processes, PROCESSES, MMAPABLE);
-BPF_F_TABLE("array", u32, struct tally, tallies, SLOTS * CPUS, MMAPABLE);
-BPF_F_TABLE("array", u32, struct grams, sequences, SLOTS, MMAPABLE);
-BPF_F_TABLE("array", u32, struct bucket, buckets, 2 * SLOTS, MMAPABLE);
+BPF_F_TABLE("array", u32, struct tally, tallies, SIZED, MMAPABLE);
+BPF_F_TABLE("array", u32, struct grams, sequences, SIZED, MMAPABLE);
+BPF_F_TABLE("array", u32, struct bucket, buckets, SIZED, MMAPABLE);
 BPF_TABLE("array", u32, u32, switches, SWITCHES);
-BPF_HASH(slots, u64, u32, SLOTS);
-BPF_QUEUE(free_slots, u32, SLOTS);
-BPF_TABLE("hash", u64, u64, known, KNOWN);   /* Event.key or Event.shape -> how often it was not sent */
+BPF_HASH(slots, u64, u32, SIZED);
+BPF_QUEUE(free_slots, u32, SIZED);
+BPF_TABLE("hash", u64, u64, known, SIZED);   /* Event.key or Event.shape -> how often it was not sent */
 BPF_TABLE("array", u32, struct named, names_of, NAMES);
 
 static __always_inline u64 mix(u64 h, u64 value)

@@ -93,6 +93,7 @@ class Main:
             families=orders.settings.families(),
         )
         self.saved = Path(orders.state_dir, "usual.bin") if orders.state_dir else None
+        self.programs = Path(orders.state_dir, "programs") if orders.state_dir else None
         self._save_at = time.monotonic() + SAVE
         self._known_lost: dict[str, int] = {}
         self._records = 0
@@ -114,6 +115,7 @@ class Main:
                 Sizes(settings.slots, settings.known, settings.new_per_second),
                 Secret(*saved.secret),
                 [key for key, _, _ in keys],
+                self.programs,
             )
         except CannotLoad as error:
             return self._refuse(str(error))

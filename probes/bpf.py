@@ -3,16 +3,24 @@
 import ctypes
 import errno
 import os
+import resource
 import struct
+from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 _NR_BPF = 321
-_MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE = 1, 2, 3
+_MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE = 0, 1, 2, 3
 _MAP_LOOKUP_BATCH = 24
-_PROG_LOAD, _PROG_GET_NEXT_ID, _RAW_TRACEPOINT_OPEN = 5, 11, 17
-_RAW_TRACEPOINT = 17
+_PROG_LOAD, _PROG_GET_NEXT_ID, _OBJ_GET_INFO, _RAW_TRACEPOINT_OPEN = 5, 11, 15, 17
+CGROUP_SKB, RAW_TRACEPOINT, TRACING = 8, 17, 26
+"""Types of programs."""
+_TRACE_RAW_TP = 23
 _LINK_CREATE = 28
 INGRESS, EGRESS = 0, 1
+_NAME = 15
+_LOG = 32 << 20
+"""Bytes for the verifier's reasons."""
 _RETURN_0 = struct.pack("<BBhi", 0xB7, 0, 0, 0) + struct.pack("<BBhi", 0x95, 0, 0, 0)
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -26,6 +34,63 @@ def _bpf(command: int, attribute: bytes) -> tuple[int, ctypes.Array[ctypes.c_cha
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))
     return result, buffer
+
+
+class Shape(NamedTuple):
+    """What a map is made of, as the kernel tells it."""
+
+    kind: int
+    key: int
+    value: int
+    entries: int
+    flags: int
+
+
+class Refused(Exception):
+    """The verifier does not take a program. The text is its last word; `log` all of them."""
+
+    def __init__(self, log: str, error: OSError) -> None:
+        lines = [line.strip() for line in log.splitlines() if line.strip()]
+        super().__init__(lines[-2] if len(lines) > 1 else error.strerror)
+        self.log = log
+
+
+def unlimited_memory() -> None:
+    """Before Linux 5.11 maps and programs count as locked memory."""
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+
+def create_map(name: str, shape: Shape) -> int:
+    return _bpf(_MAP_CREATE, struct.pack("7I16s", *shape, 0, 0, name.encode()[:_NAME]))[0]
+
+
+def shape_of(fd: int) -> Shape:
+    """Of the map behind a descriptor."""
+    info = ctypes.create_string_buffer(80)
+    _bpf(_OBJ_GET_INFO, struct.pack("IIQ", fd, len(info), ctypes.addressof(info)))
+    kind, _, key, value, entries, flags = struct.unpack_from("6I", info.raw)
+    return Shape(kind, key, value, entries, flags)
+
+
+def load_program(name: str, kind: int, code: bytes, licence: str, tracepoint: int = 0) -> int:
+    """Raises Refused where the verifier does not take it. `tracepoint`: of TRACING, its type's number in BTF."""
+    buffer, words = ctypes.create_string_buffer(code, len(code)), ctypes.create_string_buffer(licence.encode())
+    head = struct.pack("IIQQ", kind, len(code) // 8, ctypes.addressof(buffer), ctypes.addressof(words))
+    where = _TRACE_RAW_TP if tracepoint else 0
+    tail = struct.pack("II16sII36xII", 0, 0, name.encode()[:_NAME], 0, where, tracepoint, 0)
+    for _ in range(5):
+        try:
+            return _bpf(_PROG_LOAD, head + struct.pack("IIQ", 0, 0, 0) + tail)[0]
+        except OSError as error:
+            failure = error
+            if error.errno != errno.EAGAIN:  # a signal came while it was verified
+                break
+    log = ctypes.create_string_buffer(_LOG)
+    try:
+        return _bpf(_PROG_LOAD, head + struct.pack("IIQ", 1, _LOG, ctypes.addressof(log)) + tail)[0]
+    except OSError:
+        raise Refused(log.value.decode(errors="backslashreplace"), failure) from failure
 
 
 def possible_cpus() -> int:
@@ -84,10 +149,10 @@ class Table:
         return self._keys[:count], self._values[:count]
 
 
-def attach_raw_tracepoint(name: str, program: int) -> int:
-    """A descriptor that keeps the program attached for as long as somebody holds it."""
-    text = ctypes.create_string_buffer(name.encode())
-    return _bpf(_RAW_TRACEPOINT_OPEN, struct.pack("QI", ctypes.addressof(text), program))[0]
+def attach_raw_tracepoint(name: str | None, program: int) -> int:
+    """A descriptor that keeps the program attached for as long as somebody holds it. None: TRACING knows where."""
+    text = ctypes.create_string_buffer((name or "").encode())
+    return _bpf(_RAW_TRACEPOINT_OPEN, struct.pack("QI", ctypes.addressof(text) if name else 0, program))[0]
 
 
 def attach_cgroup(folder: Path, program: int, where: int) -> int:
@@ -102,8 +167,17 @@ def attach_cgroup(folder: Path, program: int, where: int) -> int:
 def load_nothing() -> None:
     """Loads the smallest raw tracepoint program and lets it go: may this process load programs at all?"""
     code, licence = ctypes.create_string_buffer(_RETURN_0, 16), ctypes.create_string_buffer(b"GPL")
-    attribute = struct.pack("IIQQ", _RAW_TRACEPOINT, 2, ctypes.addressof(code), ctypes.addressof(licence))
+    attribute = struct.pack("IIQQ", RAW_TRACEPOINT, 2, ctypes.addressof(code), ctypes.addressof(licence))
     os.close(_bpf(_PROG_LOAD, attribute)[0])
+
+
+def takes_typed(tracepoint: int) -> bool:
+    """Whether this kernel takes a program that knows the types of this tracepoint's arguments (BTF's number)."""
+    try:
+        os.close(load_program("nothing", TRACING, _RETURN_0, "GPL", tracepoint))
+    except Refused:
+        return False
+    return True
 
 
 def program_ids() -> list[int]:

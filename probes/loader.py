@@ -1,12 +1,14 @@
-"""Compiles the programs, attaches them, hands the descriptors over: the only module that imports bcc.
+"""Compiles the programs, loads and attaches them, hands the descriptors over: the only module that imports bcc.
 
-bcc keeps 136 MB of LLVM resident once it has compiled. So a child does it (`python -m probes.loader FD`), sends the
-descriptors over a socket and exits. What is attached lives by those descriptors alone: when their holder is gone,
-however it went, the kernel detaches.
+A child does it (`python -m probes.loader FD`), sends the descriptors over a socket and exits. What is attached lives by
+those descriptors alone: when their holder is gone, however it went, the kernel detaches.
+bcc only compiles, and only what is not kept from an earlier start (compiled.py): it takes seconds and 136 MB. There is
+one way of loading, whoever compiled.
 """
 
 import contextlib
 import ctypes
+import importlib.util
 import json
 import os
 import platform
@@ -15,16 +17,20 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from probes import bpf, wire
 from probes.btf import VMLINUX, Btf, NoBtf
 from probes.calls import CALLS, COMPAT, LEFT_OUT, SOCKETCALL, Call
+from probes.compiled import Compiled, Map, Store, key, linked, portable
 from probes.counts import Counts, Sizes
-from probes.reader import Reader, Ring
 from probes.workload import cgroup_root
+
+if TYPE_CHECKING:
+    from probes.reader import Reader
 
 ROOT = Path(__file__).parent.parent
 SOURCES = ("common", "state", "process", "cgroup", "calls", "network", "uring", "traffic")
@@ -61,6 +67,13 @@ REQUEST = {1: 0, 2: 0, 7: 1}
 
 TAKES = ("take_paths", "take_exec", "take_socket", "take_send", "take_receive", "take_dup", "take_open", "take_names")
 """Programs behind sys_exit, in the order of calls.Take."""
+
+HELD = {name: 0x776F6E7465640000 + i for i, name in enumerate(("SEED", "MULTIPLIER", "SLOTS", "NEW_PER_SECOND"))}
+"""Constants that are put into the compiled programs when they are loaded, and the number that stands for each until
+then: a secret or a setting that changes compiles nothing anew, and no secret is in a file."""
+FLAGS = ("-w",)
+PROGRAMS = "WONTED_PROGRAMS"
+"""Environment: the folder of compiled programs, instead of the one that was asked for."""
 
 OFFSETS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("TASK_TGID", ("task_struct.tgid",)),
@@ -173,6 +186,7 @@ NOTHING: dict[str, Any] = {
     "sizes": Sizes()._asdict(),
     "secret": [0, 1],
     "known": [],
+    "programs": None,
 }
 """The smallest request."""
 
@@ -219,7 +233,7 @@ def _check_headers() -> Fact:
 
 def _check_btf() -> Fact:
     try:
-        defines(Btf.of_kernel(), NOTHING)
+        defines(Btf.of_kernel())
     except NoBtf as error:
         return Fact("btf", False, str(error), FIX_BTF)
     return Fact("btf", True, str(VMLINUX))
@@ -237,7 +251,7 @@ def _check_load() -> Fact:
 class Attached:
     """What holds the programs in the kernel: they are gone when this is closed, or its process is."""
 
-    reader: Reader
+    reader: "Reader"
     counts: Counts
     probes: dict[str, dict[str, Any]]
     """By name: {"attached": bool, "error": str | None}."""
@@ -287,10 +301,12 @@ def attach(
     sizes: Sizes = USUAL_SIZES,
     secret: Secret | None = None,
     known: Collection[int] = (),
+    programs: Path | None = None,
 ) -> Attached:
     """Loads and attaches what `families` ask for, beyond exec, fork, exit and cgroup. Raises CannotLoad.
 
     `known`: keys that are usual already, under the same secret; in place before anything is attached.
+    `programs`: the folder that keeps what was compiled, for the next start; None: nothing is kept.
     """
     ours, theirs = socket.socketpair()
     size = ring_size(ring_bytes)
@@ -314,7 +330,10 @@ def attach(
             "sizes": sizes._asdict(),
             "secret": list(secret or Secret.new()),
             "known": list(known),
+            "programs": os.environ.get(PROGRAMS) or (str(programs) if programs else None),
         }
+        from probes.reader import Reader, Ring  # numpy, which the child does not need; it has begun by now
+
         try:
             ours.sendall(json.dumps(request).encode() + b"\n")
             answer, descriptors = _receive(ours)
@@ -323,6 +342,8 @@ def attach(
         child.wait()
         errors.seek(0)
         said = errors.read().decode(errors="backslashreplace")
+    for note in answer.get("notes", ()):
+        print(f"wonted: {note}", file=sys.stderr, flush=True)
     if not answer.get("ok"):
         for descriptor in descriptors:
             os.close(descriptor)
@@ -365,8 +386,8 @@ def _last(text: str) -> str:
 # What follows runs in the child, but for check().
 
 
-def defines(btf: Btf, request: dict[str, Any]) -> dict[str, int]:
-    """Everything that the programs must be told about this kernel, and what the agent asks for."""
+def defines(btf: Btf) -> dict[str, int]:
+    """Everything that the programs must be told about this kernel."""
     found = {name: btf.first(*paths) for name, paths in OFFSETS}
     for name, path in OPTIONAL:
         with contextlib.suppress(NoBtf):
@@ -377,9 +398,6 @@ def defines(btf: Btf, request: dict[str, Any]) -> dict[str, int]:
     if (argument := REQUEST.get(btf.arguments(name) or 0)) is not None:
         found["REQ_ARG"] = argument
     found |= {"UPID_SIZE": btf.size("upid"), "CPUS": bpf.possible_cpus()}
-    found |= {"RING_PAGES": request["ring"] // 4096, "URGENT_PAGES": request["urgent"] // 4096}
-    found |= {name.upper(): value for name, value in request["sizes"].items()}
-    found["SEED"], found["MULTIPLIER"] = request["secret"]
     for what, ends in TOGETHER.items():
         low = min(found[end] for end in ends) & ~7
         found |= {f"{what}_LOW": low, f"{what}_SPAN": (max(found[end] for end in ends) - low + 15) & ~7}
@@ -407,9 +425,20 @@ def checks() -> str:
     return "\n".join(lines) + "\n"
 
 
-def program(btf: Btf, request: dict[str, Any]) -> str:
-    """The text that is compiled: definitions, events.h, and every program."""
-    numbers = "".join(f"#define {name} {value}ULL\n" for name, value in sorted(defines(btf, request).items()))
+def typed(btf: Btf) -> int | None:
+    """The type of sys_exit, where this kernel takes programs that know it: they need not ask for the registers."""
+    name = next(tracepoint for probe, tracepoint, _ in TRACEPOINTS if probe == "calls")
+    number = btf.tracepoint(name)
+    return number if number and btf.mentions("BPF_FUNC_task_pt_regs") and bpf.takes_typed(number) else None
+
+
+def program(btf: Btf, typed: bool = False) -> str:
+    """The text that is compiled: definitions, events.h, and every program. The same for every start on one kernel."""
+    numbers = "".join(f"#define {name} {value}ULL\n" for name, value in sorted(defines(btf).items()))
+    numbers += "#define TYPED\n" if typed else ""
+    # in assembly, so that the compiler knows nothing of the number and reckons nothing with it
+    numbers += '#define HELD(n) ({ u64 held; asm("%0 = " #n " ll" : "=r"(held)); held; })\n'
+    numbers += "".join(f"#define {name} HELD({number:#x})\n" for name, number in HELD.items())
     sources = "".join((ROOT / "bpf" / f"{name}.bpf.c").read_text() for name in SOURCES)
     include = "#include <uapi/linux/ptrace.h>\n"
     return numbers + include + wire.HEADER.read_text() + checks() + sources
@@ -436,9 +465,18 @@ def compat() -> Iterator[tuple[int, int]]:
         yield number if number >= 0 else first - number, wire.ENUMS["COMPAT_LEFT_OUT"]
 
 
-def _compile(text: str) -> Any:
+def compiler() -> str:
+    """What compiles here, told without importing it."""
+    spec = importlib.util.find_spec("bcc")
+    places = [Path(folder) / "version.py" for folder in (spec and spec.submodule_search_locations) or ()]
+    places += [headers() / "include/generated/uapi/linux/version.h", headers() / "include/generated/utsrelease.h"]
+    texts = [path.read_text() if path.exists() else "" for path in places]
+    return "\n".join((*FLAGS, str(headers().resolve()), *texts))
+
+
+def _compile(text: str) -> Compiled:
     try:
-        from bcc import BPF
+        from bcc import BPF, lib
     except ImportError as error:
         raise CannotLoad(
             f"cannot load probes: bcc is not importable ({error}); apt-get install python3-bpfcc"
@@ -449,11 +487,38 @@ def _compile(text: str) -> Any:
         raise CannotLoad(f"cannot load probes: no kernel headers at {headers()}; apt-get install linux-headers-amd64")
     with _captured() as said:
         try:
-            return BPF(text=text.encode(), cflags=["-w"])
+            return _freed(BPF(text=text.encode(), cflags=list(FLAGS)), lib)
         except Exception as error:
             failure = error
         wrong = [line for line in said() if " error: " in line]
     raise CannotLoad(f"cannot load probes: {wrong[0] if wrong else failure}")
+
+
+def _freed(b: Any, lib: Any) -> Compiled:
+    """What bcc's process holds, as data. Raises Foreign."""
+    lib.bpf_table_name.restype = ctypes.c_char_p  # bcc has left it out
+    lib.bpf_table_name.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    tables = {lib.bpf_table_fd_id(b.module, i): i for i in range(lib.bpf_num_tables(b.module))}
+    names = {fd: lib.bpf_table_name(b.module, i).decode() for fd, i in tables.items()}
+    functions = [lib.bpf_function_name(b.module, i) for i in range(lib.bpf_num_functions(b.module))]
+    held = {number: name for name, number in HELD.items()}
+    return Compiled(
+        [Map(name, bpf.shape_of(fd)) for fd, name in names.items()],
+        [portable(name.decode(), b.dump_func(name), names, held) for name in functions],
+        lib.bpf_module_license(b.module).decode(),
+    )
+
+
+def compiled(text: str, folder: str | None, notes: list[str]) -> Compiled:
+    """From the folder, or else from bcc; then the folder has it."""
+    if folder is None:
+        return _compile(text)
+    store, wanted = Store(Path(folder), notes.append), key(text, compiler(), os.uname())
+    if (kept := store.load(wanted)) is not None:
+        return kept
+    fresh = _compile(text)
+    store.save(wanted, fresh)
+    return fresh
 
 
 @contextlib.contextmanager
@@ -474,27 +539,72 @@ def _captured() -> Iterator[Any]:
             os.close(kept)
 
 
-def _load(b: Any, name: str, kind: str = "RAW_TRACEPOINT") -> int:
-    from bcc import BPF
+class Kernel:
+    """The maps, made when this is; programs are loaded as they are asked for. Descriptors, all of them."""
 
-    with _captured() as said:
+    def __init__(self, compiled: Compiled, entries: dict[str, int], held: dict[str, int], typed: int | None) -> None:
+        """`entries`: how many where that is not the text's; `typed`: see there. Raises CannotLoad."""
+        self._compiled, self._held, self._typed = compiled, held, typed
+        self._programs = {program.name: program for program in compiled.programs}
+        self.maps: dict[str, int] = {}
+        for made in compiled.maps:
+            shape = made.shape._replace(entries=entries.get(made.name, made.shape.entries))
+            try:
+                self.maps[made.name] = bpf.create_map(made.name, shape)
+            except OSError as error:
+                raise CannotLoad(f"cannot load probes: the kernel makes no map {made.name}: {error.strerror}") from None
+
+    def load_call(self, name: str) -> int:
+        """A program of sys_exit's, or one behind it: all of one type, or they do not reach each other."""
+        return self.load(name, bpf.TRACING, self._typed) if self._typed else self.load(name)
+
+    def attach(self, tracepoint: str, name: str, probe: str) -> int:
+        if probe != "calls":
+            return bpf.attach_raw_tracepoint(tracepoint, self.load(name))
+        return bpf.attach_raw_tracepoint(None if self._typed else tracepoint, self.load_call(name))
+
+    def load(self, name: str, kind: int = bpf.RAW_TRACEPOINT, tracepoint: int = 0) -> int:
+        code = linked(self._programs[name], self.maps, self._held)
         try:
-            return int(b.load_func(name, getattr(BPF, kind)).fd)
-        except Exception as error:
-            failure = error
-        lines = [line for line in said() if line.strip()]
-    if os.environ.get("WONTED_VERIFIER_LOG"):
-        Path(os.environ["WONTED_VERIFIER_LOG"]).write_text("\n".join(lines))
-    reason = lines[-2] if len(lines) > 1 else failure
-    raise CannotLoad(f"cannot load probes: the kernel refuses {name}: {reason}")
+            return bpf.load_program(name, kind, code, self._compiled.licence, tracepoint)
+        except bpf.Refused as error:
+            if os.environ.get("WONTED_VERIFIER_LOG"):
+                Path(os.environ["WONTED_VERIFIER_LOG"]).write_text(error.log)
+            raise CannotLoad(f"cannot load probes: the kernel refuses {name}: {error}") from None
+
+    def put(self, name: str, index: int, value: bytes) -> None:
+        """Into a map with keys of u32."""
+        bpf.update(self.maps[name], index.to_bytes(4, sys.byteorder), value)
 
 
-def _fd(b: Any, name: str) -> int:
-    table = b[name]
-    return int(table.map_fd if hasattr(table, "map_fd") else table.get_fd())
+def entries(request: dict[str, Any]) -> dict[str, int]:
+    """How large the maps are whose size the text leaves open."""
+    slots = request["sizes"]["slots"]
+    return {
+        "events": request["ring"],
+        "urgent": request["urgent"],
+        "tallies": slots * bpf.possible_cpus(),
+        "sequences": slots,
+        "buckets": 2 * slots,
+        "slots": slots,
+        "free_slots": slots,
+        "known": request["sizes"]["known"],
+    }
 
 
-def _attach_all(b: Any, btf: Btf) -> tuple[dict[str, int], dict[str, str]]:
+def held(request: dict[str, Any]) -> dict[str, int]:
+    """The values of HELD."""
+    seed, multiplier = request["secret"]
+    sizes = request["sizes"]
+    return {
+        "SEED": seed,
+        "MULTIPLIER": multiplier,
+        "SLOTS": sizes["slots"],
+        "NEW_PER_SECOND": sizes["new_per_second"],
+    }
+
+
+def _attach_all(kernel: Kernel, btf: Btf) -> tuple[dict[str, int], dict[str, str]]:
     """Descriptors by tracepoint, errors by probe."""
     descriptors, errors = {}, {}
     for probe, tracepoint, function in TRACEPOINTS:
@@ -508,7 +618,7 @@ def _attach_all(b: Any, btf: Btf) -> tuple[dict[str, int], dict[str, str]]:
                 errors[probe] = f"this kernel {what}"
                 continue
         try:
-            descriptors[tracepoint] = bpf.attach_raw_tracepoint(tracepoint, _load(b, function))
+            descriptors[tracepoint] = kernel.attach(tracepoint, function, probe)
         except OSError as error:
             errors[probe] = f"this kernel has no tracepoint {tracepoint} ({error.strerror})"
         except CannotLoad as error:
@@ -518,7 +628,7 @@ def _attach_all(b: Any, btf: Btf) -> tuple[dict[str, int], dict[str, str]]:
     return descriptors, errors
 
 
-def _attach_traffic(b: Any) -> tuple[dict[str, int], str | None]:
+def _attach_traffic(kernel: Kernel) -> tuple[dict[str, int], str | None]:
     """Descriptors by program, and what went wrong."""
     root = cgroup_root()
     if root is None:
@@ -526,51 +636,54 @@ def _attach_traffic(b: Any) -> tuple[dict[str, int], str | None]:
     found = {}
     for function, where in TRAFFIC:
         try:
-            found[function] = bpf.attach_cgroup(root, _load(b, function, "CGROUP_SKB"), where)
+            found[function] = bpf.attach_cgroup(root, kernel.load(function, bpf.CGROUP_SKB), where)
         except (OSError, CannotLoad) as error:
             return found, f"bytes are not counted: {error}"
     return found, None
 
 
 def load(request: dict[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
-    """In the child: compiles, fills the maps, attaches. The answer and the descriptors by name."""
+    """In the child: compiles what is not kept, fills the maps, attaches. The answer and the descriptors by name."""
     families = set(request["families"]) | {"exec"}
+    notes: list[str] = []
+    bpf.unlimited_memory()
     try:
         btf = Btf.of_kernel()
-        text = program(btf, request)
+        number = typed(btf)
+        text = program(btf, number is not None)
     except NoBtf as error:
         raise CannotLoad(f"cannot load probes: {error}; {FIX_BTF}") from None
-    b = _compile(text)
-    rows, takes, own = b["rows"], b["takes"], b["self"]
+    kernel = Kernel(compiled(text, request["programs"], notes), entries(request), held(request), number)
     for pid in {*request["self"], os.getpid()}:
-        own[ctypes.c_uint32(pid)] = ctypes.c_uint8(1)
-    for i, name in enumerate(TAKES):
-        takes[ctypes.c_int(i)] = ctypes.c_int(_load(b, name))
+        kernel.put("self", pid, b"\1")
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # the verifier takes up to a second for one, on one processor
+        for i, program_fd in enumerate(pool.map(kernel.load_call, TAKES)):
+            kernel.put("takes", i, program_fd.to_bytes(4, sys.byteorder))
     for call in CALLS:
         if families & set(call.families):
-            rows[ctypes.c_uint32(call.nr)] = rows.Leaf.from_buffer_copy(row(call, families))
+            kernel.put("rows", call.nr, row(call, families))
     for slot in range(1, request["sizes"]["slots"]):
-        bpf.push(_fd(b, "free_slots"), slot.to_bytes(4, "little"))
-    for key in request["known"][: request["sizes"]["known"]]:
-        bpf.update(_fd(b, "known"), key.to_bytes(8, "little"), bytes(8))
+        bpf.push(kernel.maps["free_slots"], slot.to_bytes(4, sys.byteorder))
+    for usual in request["known"][: request["sizes"]["known"]]:
+        bpf.update(kernel.maps["known"], usual.to_bytes(8, sys.byteorder), bytes(8))
     for number, native in compat():
-        b["compat"][ctypes.c_uint32(number)] = ctypes.c_uint16(native)
-    descriptors, errors = _attach_all(b, btf)
+        kernel.put("compat", number, native.to_bytes(2, sys.byteorder))
+    descriptors, errors = _attach_all(kernel, btf)
     probes: dict[str, dict[str, Any]] = {}
     for name in (*MANDATORY, *FAMILIES, "io_uring"):
         if name in MANDATORY or name in families or (name == "io_uring" and btf.has("io_kiocb")):
             wrong = errors.get(name) or (errors.get("calls") if name in FAMILIES else None)
             probes[name] = {"attached": wrong is None, "error": wrong}
     if "network" in families:
-        links, wrong = _attach_traffic(b)
+        links, wrong = _attach_traffic(kernel)
         descriptors |= links
         probes["traffic"] = {"attached": wrong is None, "error": wrong}
     missing = [probes[name]["error"] for name in MANDATORY if not probes[name]["attached"]]
     if missing:
         raise CannotLoad(f"cannot load probes: {missing[0]}; Wonted needs Linux 5.10 or newer with tracepoints")
     for name in ("events", "urgent", "counters", "self", "takes", "rows", *COUNTED):
-        descriptors[name] = _fd(b, name)
-    return {"ok": True, "probes": probes, "descriptors": list(descriptors)}, descriptors
+        descriptors[name] = kernel.maps[name]
+    return {"ok": True, "probes": probes, "descriptors": list(descriptors), "notes": notes}, descriptors
 
 
 def main() -> None:

@@ -2,8 +2,14 @@
 
 import os
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
+
+from probes.loader import PROGRAMS
+
+os.environ.setdefault(PROGRAMS, str(Path(__file__).parents[1] / ".cache/programs"))
+# one start compiles, of all tests and of all runs in this checkout
 
 LAST = ("transport", "pipeline", "kernel", "containers", "kafka", "e2e", "benchmarks")
 """Areas that start processes, programs in the kernel, containers or brokers, quickest first; all others come before."""

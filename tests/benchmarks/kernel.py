@@ -19,7 +19,7 @@ WATCHING = {2: "kprobe", 5: "tracepoint", 7: "perf event", 17: "raw tracepoint",
 def load_empty(name: str) -> int:
     """Attach a program that does nothing but return; it stays while the descriptor does."""
     code, licence = ctypes.create_string_buffer(bpf._RETURN_0, 16), ctypes.create_string_buffer(b"GPL")
-    attribute = struct.pack("IIQQ", bpf._RAW_TRACEPOINT, 2, ctypes.addressof(code), ctypes.addressof(licence))
+    attribute = struct.pack("IIQQ", bpf.RAW_TRACEPOINT, 2, ctypes.addressof(code), ctypes.addressof(licence))
     return bpf.attach_raw_tracepoint(name, bpf._bpf(bpf._PROG_LOAD, attribute)[0])
 
 

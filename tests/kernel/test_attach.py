@@ -189,11 +189,13 @@ def test_the_checks_for_doctor_pass_here_and_leave_nothing() -> None:
 def loaded_without(tracepoint: str) -> str:
     """What a kernel without this tracepoint would answer; in a process of its own."""
     code = f"""
+        import os
         import probes.loader as loader
         renamed = [(p, t.replace("{tracepoint}", "no_such"), f) for p, t, f in loader.TRACEPOINTS]
         loader.TRACEPOINTS = tuple(renamed)
         try:
-            answer, _ = loader.load({{**loader.NOTHING, "families": ["file"]}})
+            kept = os.environ.get(loader.PROGRAMS)
+            answer, _ = loader.load({{**loader.NOTHING, "families": ["file"], "programs": kept}})
             print({{name: probe["error"] for name, probe in answer["probes"].items()}})
         except loader.CannotLoad as error:
             print(error)
@@ -215,6 +217,29 @@ def test_a_kernel_without_another_one_names_what_is_missing() -> None:
 
     assert "'exec': None" in answer
     assert "'file': 'this kernel has no tracepoint no_such" in answer
+
+
+@pytest.mark.parametrize("typed", [True, False])
+def test_a_kernel_that_takes_no_typed_programs_gets_raw_ones(typed: bool) -> None:
+    """The verifier takes both, and the programs behind them; older kernels know only raw ones."""
+    code = f"""
+        import os, re
+        import probes.loader as loader
+        from tests.benchmarks.kernel import watching
+        if not {typed}:
+            loader.typed = lambda btf: None
+        kept = os.environ.get(loader.PROGRAMS)
+        answer, held = loader.load({{**loader.NOTHING, "families": [*loader.FAMILIES], "programs": kept}})
+        assert all(probe["attached"] for probe in answer["probes"].values()), answer
+        held = open(f"/proc/self/fdinfo/{{held['sys_exit']}}").read()
+        print(watching()[int(re.search("prog_id:(.*)", held)[1])])
+    """
+    env = os.environ | {"PYTHONPATH": str(loader.ROOT)}
+    run = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, env=env)
+    takes = loader.typed(Btf.of_kernel()) is not None
+
+    assert 0 == run.returncode, run.stderr
+    assert ("tracing" if typed and takes else "raw tracepoint") == run.stdout.strip()
 
 
 def test_a_kernel_without_io_urings_tracepoint_names_it() -> None:

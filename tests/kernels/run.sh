@@ -97,7 +97,7 @@ END
 guest() {
   local release=$1 sources=$cache/$1/usr/src; shift
   printf 'command=('; printf '%q ' "$@"; printf ')\ncd %q\n' "$PWD"
-  printf 'export HOME=/root TERM=dumb LANG=C.UTF-8 PYTHONDONTWRITEBYTECODE=1\n'
+  printf 'export HOME=/root TERM=dumb LANG=C.UTF-8 PYTHONDONTWRITEBYTECODE=1 WONTED_PROGRAMS=/tmp/programs\n'
   printf 'export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n'
   printf 'mkdir /lib/modules/%s\n' "$release"
   printf 'ln -s %q /lib/modules/%s/build\n' "$sources/linux-headers-$release" "$release"
