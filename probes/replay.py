@@ -1,16 +1,18 @@
 """Recordings: batches in a file, as they were sent. What `wonted record` writes and `wonted replay` reads.
 
-What gzip made of it is read as well. The file begins with MAGIC; then, for each batch, a little-endian u32 length, the CRC-32 of the bytes, and the bytes.
+What gzip made of it is read as well.
+
+The file begins with MAGIC; then, for each batch, a little-endian u32 length, the CRC-32 of the bytes, and the bytes.
 A tail that was being written when the power went is not an error: reading stops before it.
 """
 
 import gzip
 import struct
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 from types import TracebackType
-import zlib
+from typing import IO
 from zlib import crc32
 
 MAGIC = b"wonted recording 1\n"

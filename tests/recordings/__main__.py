@@ -1,5 +1,5 @@
-"""`make recordings`: runs the services of services.py under a real `wonted run`, attacks each, and writes one recording per
-service to library/, without what the rest of the machine did. Needs root and the services' programs; three minutes.
+"""`make recordings`: runs the services of services.py under a real `wonted run`, attacks each, and writes one recording
+of each to library/, without what the rest of the machine did. Needs root and the services' programs; three minutes.
 """
 
 import gzip
@@ -32,7 +32,17 @@ LEARN_S, NORMAL_S, ATTACK_S = 75, 30, 12
 PATH = ":".join(["/usr/sbin:/usr/bin:/sbin:/bin", *map(str, sorted(Path("/usr/lib/postgresql").glob("*/bin")))])
 PAUSE = 0.7
 """Between two rounds of a service's clients."""
-WEB = 'import http.server\nclass Page(http.server.BaseHTTPRequestHandler):\n def do_GET(self):\n  self.send_response(200); self.end_headers(); self.wfile.write(b"#!/bin/sh\\nid\\n")\n def log_message(self, *a): pass\nhttp.server.HTTPServer(("%s", %d), Page).serve_forever()'
+WEB = """
+import http.server
+class Page(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"#!/bin/sh\\nid\\n")
+    def log_message(self, *words):
+        pass
+http.server.HTTPServer(("%s", %d), Page).serve_forever()
+"""
 
 
 class Box(engines.Plain):
@@ -95,7 +105,9 @@ def one_workload(source: Path, known_as: str, name: str) -> Iterator[bytes]:
         batch = decode(payload)
         mine = [renamed(event, name) for event in batch.events if known_as in event.workload]
         windows = [msgspec.structs.replace(w, workload=name) for w in batch.windows if known_as in w.workload]
-        repeats = {name: counts for of, counts in batch.repeats.items() if known_as in of}
+        repeats = (
+            {name: counts} if (counts := next((c for of, c in batch.repeats.items() if known_as in of), {})) else {}
+        )
         if not (mine or windows or repeats):
             continue
         seq = seqs[batch.partition] = seqs.get(batch.partition, -1) + 1

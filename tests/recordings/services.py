@@ -1,3 +1,4 @@
+# ruff: noqa: E501  scripts and configurations keep their lines
 """Six real services as data: their files, how they are started, what their clients do, and one attack on each.
 
 Everything runs in a container of namespaces with the machine's own programs, read-only. "{target}" is the process id of
@@ -115,7 +116,7 @@ PYTHON = Service(
     "python",
     ("python3", "curl"),
     {
-        "/app/app.py": '''import http.server, os, sqlite3, urllib.parse
+        "/app/app.py": """import http.server, os, sqlite3, urllib.parse
 base = sqlite3.connect("/data/shop.db", isolation_level=None)
 base.execute("create table if not exists visits(path)")
 class Page(http.server.BaseHTTPRequestHandler):
@@ -135,7 +136,7 @@ class Page(http.server.BaseHTTPRequestHandler):
     def log_message(self, *words):
         pass
 http.server.HTTPServer(("127.0.0.1", 8000), Page).serve_forever()
-''',
+""",
         "/app/page.html": "<h1>shop</h1>\n",
         "/data/cache/.keep": "",
     },
@@ -151,7 +152,7 @@ BUILD = Service(
     ("gcc", "make", "git"),
     {
         "/src/Makefile": "all: app test\napp: main.c util.c\n\tgcc -O1 -o $@ $^\ntest: app\n\t./app > out.txt\n-include deps.mk\n",
-        "/src/main.c": "#include <stdio.h>\nint twice(int);\nint main(void) { printf(\"%d\\n\", twice(21)); return 0; }\n",
+        "/src/main.c": '#include <stdio.h>\nint twice(int);\nint main(void) { printf("%d\\n", twice(21)); return 0; }\n',
         "/src/util.c": "int twice(int x) { return 2 * x; }\n",
         "/root/.ssh/id_ed25519": "-----BEGIN OPENSSH PRIVATE KEY-----\n",
         "/builds/.keep": "",
