@@ -43,7 +43,6 @@ class Service:
         self.settings, self.data, self.app, self.server, self.probe = settings, data, app, server, probe
         self.stages = app.stages
         self.sources = sources
-        self.stages.teller.push = server.push
         self.started = time.time()
         self.stop = asyncio.Event()
 
@@ -89,11 +88,14 @@ class Service:
         connection.probe = request.get("role") == "probe"
         if not connection.probe:
             return {"ok": True}
-        await connection.send({"ok": True})
+        greeting: list[dict[str, Any]] = [{"ok": True}]
         if self.server.verbatim:
-            await connection.send({"push": "verbatim", "on": True})
-        for mode in self.stages.teller.greeting():
-            await connection.send(mode)
+            greeting.append({"push": "verbatim", "on": True})
+        host, boot = request.get("host"), request.get("boot")
+        if isinstance(host, str) and isinstance(boot, str):
+            connection.host = (host, boot)
+            greeting += self.app.nodes.hello(connection.host)
+        await connection.send(*greeting)  # at once: what changes meanwhile comes after it
         return None
 
     async def state(self, _: Connection, request: dict[str, Any]) -> dict[str, Any]:
