@@ -21,7 +21,7 @@ from pipeline.app import App
 from pipeline.losses import words
 from pipeline.server import Connection, Handler, Refusal, Server, Subscriber
 from pipeline.stages import LATELY
-from pipeline.topics import OBSERVATIONS, encode, partition_of
+from pipeline.topics import OBSERVATIONS, OF_NODES, encode, partition_of
 from pipeline.transport.errors import WRITE_ERRORS
 from pipeline.transport.log import LogFull
 
@@ -248,8 +248,11 @@ class Service:
             raise Refusal("accept: expected the id of an alert (al_...), or a workload and a value")
         else:
             workload = self.named(asked)
+        id = asked.get("id") or f"de_{uuid.uuid4().hex}"
+        if not isinstance(id, str) or id.encode().startswith(OF_NODES):
+            raise Refusal(f"id {id!r}: expected a text that does not begin with u/ or m/")
         decision = Decision(
-            id=asked.get("id") or f"de_{uuid.uuid4().hex}",
+            id=id,
             time=time.time_ns(),
             action=action,
             workload=workload,

@@ -24,6 +24,7 @@ class Message:
     partition: int
     offset: int
     value: bytes | None
+    key: bytes | None = None
 
 
 @dataclass
