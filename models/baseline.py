@@ -1,7 +1,7 @@
 """What one workload normally does, and what of that an event leaves."""
 
 import zlib
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -138,7 +138,7 @@ class Baseline(base.AnomalyDetector):
         if event.kind == "file" and view is not None and volatile(self.tree.root, view.tokens):
             handed = 0 if sensitive(view.sort) else event.shape
         if handed:
-            self.usual.hand(self.sender, handed, node, event.kind)
+            self.usual.hand(self.sender, handed, node, event.kind, self.now)
 
     def _passed_over(self, event: Event) -> None:
         """Nothing that is looked at (a name that was not there, say); once more, and the kernel counts it."""
@@ -150,11 +150,13 @@ class Baseline(base.AnomalyDetector):
         self._passed.add(event.key)
 
     def repeated(self, repeats: dict[int, int], time_ns: int) -> None:
-        """What the kernel counted instead of sending it."""
+        """What the kernel counted instead of sending it; 0: what it counts no longer."""
         if time_ns >= self.deadline_ns:
             self.advance(time_ns)
+        self.usual.heard(self.sender)
+        now = self.now
         for key, count in repeats.items():
-            found = self.usual.node(self.sender, key, count)
+            found = self.usual.node(self.sender, key, count, now)
             if found is not None:
                 node, kind = found
                 self.counts[kind] = self.counts.get(kind, 0) + count
@@ -825,6 +827,18 @@ class Baseline(base.AnomalyDetector):
             "host": self.host,
             "programs": sorted(self.programs),
         }
+
+    def usual_states(self) -> list[tuple[str, bytes | None]]:
+        return self.usual.dump(self._credited())
+
+    def load_usual(self, data: bytes) -> None:
+        """After `load`. Raises ValueError."""
+        self.usual.load(data, self._credited(), self.now)
+
+    def _credited(self) -> Iterator[tuple[tuple[str, ...], Node]]:
+        """Wherever repeats may be credited to."""
+        yield (), self._ignored
+        yield from self.tree.leaves()
 
     def load(self, s: dict[str, Any]) -> None:
         self.epoch, self.now_ns, self.deadline_ns, self.grace_until = s["epoch"], s["now"], s["deadline"], s["grace"]

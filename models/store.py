@@ -13,7 +13,7 @@ from config.schema import Models, Settings
 from models.baseline import Baseline, lossy
 from models.finding import Decision, Finding
 from models.learning import Rule
-from models.usual import Change
+from models.usual import Change, Host
 from probes.event import Batch, Process, lost_of
 
 log = logging.getLogger("wonted.models")
@@ -131,6 +131,28 @@ class Baselines:
             change for name, baseline in self._all.items() if baseline.usual.changed
             for change in baseline.usual.drain(name)
         ]  # fmt: skip
+
+    def all_usual(self) -> list[Change]:
+        """Every set anew, for somebody who knows none."""
+        return [Change(name, host, clear=True) for name, baseline in self._all.items() for host in baseline.usual.hosts]
+
+    def keys(self, workload: str, host: Host) -> tuple[int, ...]:
+        """Everything that this node may count of this workload."""
+        baseline = self._all.get(workload)
+        return tuple(baseline.usual.keys(host)) if baseline is not None else ()
+
+    def unkept(self, workload: str) -> list[tuple[str, bytes | None]]:
+        """Host -> its keys, to be kept beside the snapshot, where they changed since `kept`; None: there are none."""
+        return self._all[workload].usual_states()
+
+    def kept(self, workload: str) -> None:
+        self._all[workload].usual.unkept.clear()
+
+    def restore_keys(self, workload: str, data: bytes) -> None:
+        """What `unkept` gave, after the snapshot. Raises ValueError; the keys are then unknown, and their events are
+        sent once more."""
+        if workload in self._all:
+            self._all[workload].load_usual(data)
 
     def unhanded(self) -> tuple[int, int]:
         """Keys beyond the bound, and repeats of unknown keys, since last asked."""

@@ -15,6 +15,7 @@ from faust.types import TP, EventT, StreamT
 from config.schema import Settings
 from pipeline import transport
 from pipeline.incidents import Incidents
+from pipeline.nodes import Nodes, Push, nobody
 from pipeline.sinks.outbox import Outbox
 from pipeline.stages import Stages
 from pipeline.stall import EXPLAINED, Stall
@@ -38,6 +39,7 @@ class App(faust.App):
 
     stages: Stages
     outbox: Outbox
+    nodes: Nodes
 
     async def observe(self, partition: int, batch: bytes) -> int:
         """Append a batch; its offset, once it is durable."""
@@ -79,8 +81,8 @@ class App(faust.App):
         )
 
 
-def build(settings: Settings, data: Path, *, sinks: Sequence[Any] = (), id: str = "wonted") -> App:
-    """An app that is ready to start inside a running event loop."""
+def build(settings: Settings, data: Path, *, sinks: Sequence[Any] = (), id: str = "wonted", push: Push = nobody) -> App:
+    """An app that is ready to start inside a running event loop. `push`: to the probes that are connected here."""
     for noisy in ("faust.topics", "asyncio"):
         logging.getLogger(noisy).addFilter(_told_already)
     options = transport.app_options(settings, data) | {
@@ -110,13 +112,16 @@ def build(settings: Settings, data: Path, *, sinks: Sequence[Any] = (), id: str 
     def writer(topic: Any) -> Any:
         """Durable when it returns."""
 
-        async def write(key: bytes | None, value: bytes, partition: int) -> None:
+        async def write(key: bytes | None, value: bytes | None, partition: int) -> None:
             await (await topic.send(key=key, value=value, partition=partition))
 
         return write
 
     # The changelog is written here and awaited, not by `table[key] = value`: that hides a failed write, and an
     # acknowledgement must never pass one.
+    control = next(topic for topic in topics(settings) if topic.name == CONTROL)
+    alone = transport.is_embedded(settings)
+    app.nodes = Nodes(None if alone else lambda: transport.follow(settings, data, control), push)
     app.outbox = Outbox(data / "outbox.db", sinks)
     app.stages = stages = Stages(
         settings,
@@ -127,6 +132,8 @@ def build(settings: Settings, data: Path, *, sinks: Sequence[Any] = (), id: str 
         find=writer(named[FINDINGS]),
         tell=writer(named[ALERTS]),
         ask=writer(named[CONTROL]),
+        reach=app.nodes.take if alone else writer(named[CONTROL]),
+        alone=alone,
     )
 
     @app.agent(named[OBSERVATIONS], name="observe", concurrency=1)
@@ -157,6 +164,14 @@ def build(settings: Settings, data: Path, *, sinks: Sequence[Any] = (), id: str 
     @app.task
     async def work() -> None:
         await stages.work()
+
+    @app.task
+    async def tell_nodes() -> None:
+        await stages.tell_nodes()
+
+    @app.task
+    async def follow() -> None:
+        await app.nodes.run()
 
     @app.task
     async def deliver() -> None:

@@ -281,7 +281,7 @@ class _Main:
         try:
             table = transport.changelog("wonted", BASELINES, self.settings.partitions)
             await transport.ensure_topics(self.settings, self.data, [*topics(self.settings), table])
-            app = build(self.settings, self.data, sinks=_sinks(self.settings, self.data))
+            app = build(self.settings, self.data, sinks=_sinks(self.settings, self.data), push=server.push)
         except SinkConfigError as error:
             print(f"wonted: {error}", file=sys.stderr)
             return 3

@@ -42,6 +42,8 @@ class Connection:
         self.reader, self.writer = reader, writer
         self.uid, self.pid = uid, pid
         self.probe = False
+        self.host: tuple[str, str] | None = None
+        """Of a probe: the name of its host, and the boot id."""
 
     async def receive(self) -> dict[str, Any] | None:
         """The next request; None at the end."""
@@ -58,8 +60,8 @@ class Connection:
             raise Refusal('expected a map with "op"')
         return message
 
-    async def send(self, message: dict[str, Any]) -> None:
-        self.writer.write(frame(message))
+    async def send(self, *messages: dict[str, Any]) -> None:
+        self.writer.write(b"".join(map(frame, messages)))
         await self.writer.drain()
 
     async def refuse(self, error: str) -> None:
@@ -151,10 +153,10 @@ class Server:
             await asyncio.wait(list(self._tasks), timeout=1)
         (self.data / SOCKET).unlink(missing_ok=True)
 
-    async def push(self, message: dict[str, Any]) -> None:
-        """To every probe."""
+    async def push(self, message: dict[str, Any], host: tuple[str, str] | None = None) -> None:
+        """To every probe, or to that of this host (name and boot id)."""
         for connection in list(self.connections):
-            if connection.probe:
+            if connection.probe and host in (None, connection.host):
                 with suppress(ConnectionError):
                     await connection.send(message)
 

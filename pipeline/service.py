@@ -21,7 +21,7 @@ from pipeline.app import App
 from pipeline.losses import words
 from pipeline.server import Connection, Handler, Refusal, Server, Subscriber
 from pipeline.stages import LATELY
-from pipeline.topics import OBSERVATIONS, encode, partition_of
+from pipeline.topics import OBSERVATIONS, OF_NODES, encode, partition_of
 from pipeline.transport.errors import WRITE_ERRORS
 from pipeline.transport.log import LogFull
 
@@ -43,7 +43,6 @@ class Service:
         self.settings, self.data, self.app, self.server, self.probe = settings, data, app, server, probe
         self.stages = app.stages
         self.sources = sources
-        self.stages.teller.push = server.push
         self.started = time.time()
         self.stop = asyncio.Event()
 
@@ -89,11 +88,14 @@ class Service:
         connection.probe = request.get("role") == "probe"
         if not connection.probe:
             return {"ok": True}
-        await connection.send({"ok": True})
+        greeting: list[dict[str, Any]] = [{"ok": True}]
         if self.server.verbatim:
-            await connection.send({"push": "verbatim", "on": True})
-        for mode in self.stages.teller.greeting():
-            await connection.send(mode)
+            greeting.append({"push": "verbatim", "on": True})
+        host, boot = request.get("host"), request.get("boot")
+        if isinstance(host, str) and isinstance(boot, str):
+            connection.host = (host, boot)
+            greeting += self.app.nodes.hello(connection.host)
+        await connection.send(*greeting)  # at once: what changes meanwhile comes after it
         return None
 
     async def state(self, _: Connection, request: dict[str, Any]) -> dict[str, Any]:
@@ -246,8 +248,11 @@ class Service:
             raise Refusal("accept: expected the id of an alert (al_...), or a workload and a value")
         else:
             workload = self.named(asked)
+        id = asked.get("id") or f"de_{uuid.uuid4().hex}"
+        if not isinstance(id, str) or id.encode().startswith(OF_NODES):
+            raise Refusal(f"id {id!r}: expected a text that does not begin with u/ or m/")
         decision = Decision(
-            id=asked.get("id") or f"de_{uuid.uuid4().hex}",
+            id=id,
             time=time.time_ns(),
             action=action,
             workload=workload,

@@ -24,10 +24,9 @@ Nothing here raises: Faust acknowledges a message whose handler raised, and slow
 import asyncio
 import logging
 import os
-import socket
 import time
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,10 +36,11 @@ import msgspec
 from config.schema import Settings
 from models.finding import Decision, Finding
 from models.store import Baselines, CorruptSnapshot
+from models.usual import Host
 from pipeline import metrics
 from pipeline.sinks.outbox import OutboxError
-from pipeline.topics import Found, decode_decision, decode_found, encode, partition_of
-from pipeline.usual import Teller
+from pipeline.topics import OF_NODES, Found, decode_decision, decode_found, encode, partition_of
+from pipeline.usual import Teller, Write
 from probes.batch import decode
 from probes.event import Batch, Event
 
@@ -73,9 +73,6 @@ FINDINGS = 2000
 KEEP = 1.0
 """Seconds between copies of the open incidents."""
 INCIDENTS = "incidents.bin"
-
-Write = Callable[[bytes | None, bytes, int], Awaitable[None]]
-"""Key, value, partition -> durable when it returns; raises when it is not."""
 
 
 class Run(msgspec.Struct, array_like=True):
@@ -143,13 +140,17 @@ class Stages:
         find: Write,
         tell: Write,
         ask: Write,
+        reach: Write,
+        alone: bool,
     ) -> None:
         self.settings = settings
         self.data = data
         self.incidents = incidents
         self.outbox = outbox
         self.keep, self.find, self.tell, self.ask = keep, find, tell, ask
-        self.teller = Teller(socket.gethostname(), _nobody)
+        self.alone = alone
+        """No other worker: what is for nodes goes to ours directly, and is nowhere else."""
+        self.teller = Teller(reach, self._keys, lambda workload: partition_of(workload, settings.partitions))
         self.partitions: dict[int, Partition] = {}
         self.table: dict[bytes, bytes] = {}
         self.answers: dict[str, asyncio.Future[str]] = {}
@@ -176,6 +177,7 @@ class Stages:
         """Findings that are in their incident and the outbox, but not yet in the incidents' copy on disk."""
         self.grouping = asyncio.Lock()
         self._came = asyncio.Event()
+        self._handed = asyncio.Event()
         self._room = asyncio.Event()
         self._ticked = self._kept = 0.0
         self._keeping: asyncio.Task[None] | None = None
@@ -189,7 +191,11 @@ class Stages:
         self.table = table
         for number in sorted(numbers - set(self.partitions)):
             self.partitions[number] = await self._restored(number)
+        if self.alone:
+            for partition in self.partitions.values():
+                self.teller.take(partition.baselines.all_usual())
         self.consumed.set()
+        self._handed.set()
 
     async def revoked(self, numbers: set[int]) -> None:
         """Keep what these partitions learned, and forget them: another worker goes on from the table."""
@@ -198,6 +204,7 @@ class Stages:
             async with partition.lock:
                 await self.snapshot(partition)
             del self.partitions[number]
+        self.teller.forget(lambda workload: partition_of(workload, self.settings.partitions) in self.partitions)
         if not self.partitions:
             self.consumed.clear()
 
@@ -240,8 +247,21 @@ class Stages:
                 except CorruptSnapshot as error:
                     self._corrupt(f"the baseline of {workload}", error)
                     partition.owed[workload] = self._decisions(workload)
+        self._restore_keys(partition)
         self._decide_again(partition)
         return partition
+
+    def _restore_keys(self, partition: Partition) -> None:
+        """What nodes count of these workloads; where it is damaged, its events are sent once more."""
+        for key, value in list(self.table.items()):
+            kind, _, rest = key.partition(b"/")
+            workload = rest.partition(b"/")[2].decode("utf-8", "surrogateescape")
+            if kind == b"u" and partition_of(workload, self.settings.partitions) == partition.number:
+                try:
+                    partition.baselines.restore_keys(workload, value)
+                except ValueError as error:
+                    metrics.snapshots.labels("corrupt").inc()
+                    log.error("%s: what nodes count is damaged and is sent once more: %s", workload, error)
 
     def _decide_again(self, partition: Partition) -> None:
         """Decisions whose snapshot is gone; a workload that the baselines do not know waits until it is seen."""
@@ -313,7 +333,7 @@ class Stages:
                 continue
             await self._found(batch, findings, places)
             if partition.baselines.handed:
-                self._came.set()
+                self._handed.set()
         if partition.owed:
             self._decide_again(partition)
 
@@ -431,19 +451,30 @@ class Stages:
             partition.acknowledged = event.message.offset
 
     async def _keep_workload(self, partition: Partition, workload: str) -> None:
-        key = b"w/" + workload.encode("utf-8", "surrogateescape")
-        await self._keep(partition, key, partition.baselines.snapshot(workload))
+        name = workload.encode("utf-8", "surrogateescape")
+        # The keys first: in a snapshot that is newer, what was forgotten would be usual again after a crash.
+        for host, keys in partition.baselines.unkept(workload):
+            key = b"u/%s/%s" % (host.encode("utf-8", "surrogateescape"), name)
+            if keys is not None or key in self.table:
+                await self._keep(partition, key, keys)
+        partition.baselines.kept(workload)
+        await self._keep(partition, b"w/" + name, partition.baselines.snapshot(workload))
         partition.unkept.discard(workload)
 
-    async def _keep(self, partition: Partition, key: bytes, value: bytes) -> None:
+    async def _keep(self, partition: Partition, key: bytes, value: bytes | None) -> None:
         await self.keep(key, value, partition.number)
-        self.table[key] = value
+        if value is None:
+            self.table.pop(key, None)
+        else:
+            self.table[key] = value
 
     # Decisions
 
     async def decide(self, event: "EventT[Any]") -> None:
         """One decision of a person. It is in the baseline's snapshot before it is acknowledged."""
         data = event.value
+        if (event.message.key or b"").startswith(OF_NODES):
+            return
         try:
             decision = decode_decision(data)
         except ValueError as error:
@@ -456,6 +487,7 @@ class Stages:
             async with partition.lock:
                 text = await self._decide(partition, decision)
             metrics.decisions.labels("applied").inc()
+            self._handed.set()
             self._answer(decision.id, text)
         except ValueError as error:
             metrics.decisions.labels("refused").inc()
@@ -473,7 +505,7 @@ class Stages:
         key = b"d/" + decision.workload.encode("utf-8", "surrogateescape")
         value = msgspec.msgpack.encode([*earlier, decision])
 
-        async def kept(_: bytes | None, value: bytes, __: int) -> None:
+        async def kept(_: bytes | None, value: bytes | None, __: int) -> None:
             await self._keep_workload(partition, decision.workload)
             await self._keep(partition, key, value)
 
@@ -543,7 +575,6 @@ class Stages:
                 async with asyncio.timeout(KEEP):
                     await self._came.wait()
             self._came.clear()
-            await self.tell_usual()
             async with self.grouping:
                 if self.closing:
                     return
@@ -557,8 +588,18 @@ class Stages:
                     metrics.faults.labels("incidents").inc()
                     log.exception("incidents")
 
+    async def tell_nodes(self) -> None:
+        """Tell the probes what they may count from now on, and what no longer; as long as the app runs."""
+        while not self.closing:
+            wait = self.teller.wait
+            with suppress(TimeoutError):
+                async with asyncio.timeout(KEEP if wait is None else min(KEEP, wait)):
+                    await self._handed.wait()
+            self._handed.clear()
+            await self.tell_usual()
+
     async def tell_usual(self) -> None:
-        """Tell the probe what it may count from now on, and what no longer."""
+        """What changed, and is due, on wonted.control."""
         try:
             modes: dict[str, bool] = {}
             for partition in self.partitions.values():
@@ -568,9 +609,17 @@ class Stages:
                 self.teller.take(partition.baselines.usual())
                 modes |= partition.baselines.modes()
             await self.teller.tell(modes)
-        except Exception:
+            self.troubles.pop("usual", None)
+        except Exception as error:
             metrics.faults.labels("usual").inc()
-            log.exception("what is usual could not be told")
+            if "usual" not in self.troubles:
+                log.error("what is usual cannot be told: %s", error)
+            self.troubles["usual"] = f"what is usual cannot be told: {error}"
+            await asyncio.sleep(RETRY)
+
+    def _keys(self, workload: str, host: Host) -> tuple[int, ...]:
+        partition = self.partitions.get(partition_of(workload, self.settings.partitions))
+        return partition.baselines.keys(workload, host) if partition is not None else ()
 
     def _kept_before(self) -> bool:
         return self._keeping is None or self._keeping.done()
@@ -684,10 +733,6 @@ class Stages:
     def names(self) -> dict[str, Partition]:
         """Every workload known here -> its partition."""
         return {name: partition for partition in self.partitions.values() for name in partition.baselines.names()}
-
-
-async def _nobody(_: dict[str, Any]) -> None:
-    """No probe is connected yet."""
 
 
 def replace(path: Path, data: bytes) -> None:

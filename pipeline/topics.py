@@ -4,13 +4,20 @@
 |---|---|---|---|
 | wonted.observations | settings.partitions | none | `probes.batch.encode(Batch)` |
 | wonted.control | settings.partitions | decision id | msgpack Decision; compacted |
+| | | u/host/workload/slot | msgpack Allowed: what this host's kernel may count |
+| | | m/workload | msgpack Mode: whether it learns |
 | wonted.findings | 1 | workload | msgpack Found |
 | wonted.alerts | 1 | alert id | the alert as JSON |
 
 A workload lives in one partition of the first two, so that its decisions reach whoever holds its baseline. Findings
 have one partition: exactly one owner groups them into incidents.
+
+Of an allow-set, slot 0 holds all keys and slots 1 to 15 what changed since, written in a ring: so compaction leaves at
+most 16 records of a set, and read in order they give the set.
 """
 
+import struct
+from collections.abc import Collection
 from zlib import crc32
 
 import msgspec
@@ -23,6 +30,8 @@ OBSERVATIONS = "wonted.observations"
 CONTROL = "wonted.control"
 FINDINGS = "wonted.findings"
 ALERTS = "wonted.alerts"
+CONTROL_SEGMENT = 4 << 20
+"""Bytes: as much, twice, may wait for compaction in each partition; every worker reads it at its start."""
 BASELINES = "baselines"
 """The table; its changelog has the observations' partitions."""
 
@@ -30,7 +39,7 @@ BASELINES = "baselines"
 def topics(settings: Settings) -> tuple[Topic, ...]:
     return (
         Topic(OBSERVATIONS, settings.partitions),
-        Topic(CONTROL, settings.partitions, compact=True),
+        Topic(CONTROL, settings.partitions, compact=True, segment=CONTROL_SEGMENT),
         Topic(FINDINGS, 1),
         Topic(ALERTS, 1),
     )
@@ -51,11 +60,47 @@ class Found(msgspec.Struct, frozen=True):
     finding: Finding
 
 
+class Allowed(msgspec.Struct, array_like=True, frozen=True):
+    """What one node's kernel may count of one workload: all of it, or what changed."""
+
+    v: int
+    host: str
+    boot: str
+    workload: str
+    whole: bool
+    """True: `add` is all; what is not in it is no longer usual."""
+    add: bytes
+    """Keys, u64 each."""
+    remove: bytes = b""
+
+
+class Mode(msgspec.Struct, array_like=True, frozen=True):
+    v: int
+    workload: str
+    learning: bool
+
+
+SLOTS = 16
+"""Records per allow-set: the whole, and changes."""
+OF_NODES = (b"u/", b"m/")
+"""First bytes of the keys of what is for nodes; the others are decisions."""
+
+_allowed = msgspec.msgpack.Decoder(Allowed)
+_mode = msgspec.msgpack.Decoder(Mode)
 _found = msgspec.msgpack.Decoder(Found)
 _decision = msgspec.msgpack.Decoder(Decision)
 
 
-def encode(message: Found | Decision) -> bytes:
+def allowed_key(host: str, workload: str, slot: int) -> bytes:
+    """A host's name has no "/"."""
+    return f"u/{host}/{workload}/{slot}".encode("utf-8", "surrogateescape")
+
+
+def mode_key(workload: str) -> bytes:
+    return b"m/" + workload.encode("utf-8", "surrogateescape")
+
+
+def encode(message: Found | Decision | Allowed | Mode) -> bytes:
     return msgspec.msgpack.encode(message)
 
 
@@ -68,3 +113,27 @@ def decode_found(data: bytes) -> Found:
 
 def decode_decision(data: bytes) -> Decision:
     return _decision.decode(data)
+
+
+def decode_allowed(data: bytes) -> Allowed:
+    allowed = _allowed.decode(data)
+    if allowed.v != 1:
+        raise ValueError(f"an allow-set of version {allowed.v}; this is version 1")
+    if len(allowed.add) % 8 or len(allowed.remove) % 8:
+        raise ValueError(f"an allow-set of {len(allowed.add)} and {len(allowed.remove)} bytes of keys of 8")
+    return allowed
+
+
+def decode_mode(data: bytes) -> Mode:
+    mode = _mode.decode(data)
+    if mode.v != 1:
+        raise ValueError(f"a mode of version {mode.v}; this is version 1")
+    return mode
+
+
+def pack_keys(keys: Collection[int]) -> bytes:
+    return struct.pack(f"<{len(keys)}Q", *keys)
+
+
+def unpack_keys(data: bytes) -> tuple[int, ...]:
+    return struct.unpack(f"<{len(data) // 8}Q", data)

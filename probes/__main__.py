@@ -80,8 +80,9 @@ class Main:
         self.orders = orders
         self.stop = False
         self.parent = os.getppid()
-        self.link = Link(orders.socket, self._pushed)
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        self.link = Link(orders.socket, self._pushed, {"host": orders.host, "boot": boot})
+        self._early: list[dict[str, Any]] = []
         self.state = State(orders.state_dir, boot)
         self.agent = Agent(
             self.link.send,
@@ -134,6 +135,8 @@ class Main:
         live.seed(self.agent, skip)
         self.agent.kernel = attached.counts
         self.agent.restore(keys)
+        for frame in self._early:
+            self._pushed(frame)
         self.agent.tell(note)
         self.state.stamp(at_once=True)
         gc.collect()
@@ -250,10 +253,11 @@ class Main:
         self.link.close()
 
     def _pushed(self, frame: dict[str, Any]) -> None:
-        if frame.get("push") == "verbatim":
+        if self.agent.kernel is None:  # a worker that answers before the programs are attached
+            self._early.append(frame)
+        elif frame.get("push") == "verbatim":
             self.agent.verbatim = bool(frame.get("on"))
-            if self.agent.kernel is not None:
-                self.agent.kernel.forward(self.agent.verbatim)
+            self.agent.kernel.forward(self.agent.verbatim)
         else:
             self.agent.told(frame)
 

@@ -126,6 +126,10 @@ class Agent:
         """The kernel's own counts, where there is a kernel."""
         self.usual = Usual()
         self._repeats: dict[str, dict[int, int]] = {}
+        self._left: dict[str, dict[int, int]] = {}
+        """Workload -> keys that are counted no longer -> 0."""
+        self._full = False
+        """A key found no room in the kernel's set since the last look."""
         self._slots: dict[int, int] = {}
         self._counted = self._repeated = self._surveyed = 0
         self._learned: set[str] = set()
@@ -569,10 +573,11 @@ class Agent:
         if r.shape:
             self.usual.offer(r.shape, place)
 
-    def restore(self, rows: Iterable[tuple[int, int, str]]) -> None:
+    def restore(self, rows: Iterable[tuple[int, int, str]], now: int | None = None) -> None:
         """What was usual before a restart, and is in the kernel's set already."""
+        now = time_ns() if now is None else now
         for key, cgroup, name in rows:
-            self.usual.known[key] = Place(cgroup, self.workloads.get(cgroup), name)
+            self.usual.restore(key, Place(cgroup, self.workloads.get(cgroup), name), now)
 
     def told(self, push: dict[str, Any]) -> None:
         """What the worker says of the baselines: what is usual, what no more, and who still learns."""
@@ -580,23 +585,41 @@ class Agent:
         kernel = self.kernel
         if kernel is None:
             return
-        if what == "usual":
-            for key in push.get("keys", ()):
-                if self.usual.take(key) and not kernel.add(key):
+        if what in ("usual", "whole"):
+            keys = push.get("keys", ())
+            if what == "whole":
+                usual = frozenset(keys)
+                self._drop(kernel, [key for key in self.usual.of(workload) if key not in usual])
+            for key in keys:
+                if self.usual.take(key, self._counted) and not kernel.add(key):
                     self.usual.drop(key)
+                    self._full = True
                     self._count("usual_full")
         elif what == "unusual":
             keys = push.get("keys")
-            gone = self.usual.of(workload) if keys is None else list(keys)
-            for key in gone:
-                self.usual.drop(key)
-            kernel.remove(gone)
+            self._drop(kernel, self.usual.of(workload) if keys is None else list(keys))
         elif what == "mode":
             (self._learned.discard if push.get("learning") else self._learned.add)(workload)
             for cgroup, slot in self._slots.items():
                 scope = self.workloads.by_id.get(cgroup)
                 if slot and scope is not None and scope.workload == workload:
                     kernel.enforce(slot, workload in self._learned)
+
+    def _drop(self, kernel: Counts, keys: list[int], *, told: bool = False) -> None:
+        """Out of the kernel's set. `told`: the worker, which knows these keys, learns of it by a count of zero."""
+        for key in keys:
+            place = self.usual.drop(key)
+            if told and place is not None:
+                self._left.setdefault(place.scope.workload, {})[key] = 0
+        kernel.remove(keys)
+
+    def _make_room(self, now: int, kernel: Counts) -> None:
+        """The set is full: what has not been counted for long goes, just after it was looked at. What was refused comes
+        again, and is handed again."""
+        idle = self.usual.idle(now)
+        self._drop(kernel, idle, told=True)
+        self.counters["usual_evicted"] = self.counters.get("usual_evicted", 0) + len(idle)
+        self._full = False
 
     def _kernel(self, now: int) -> None:
         """Once a second: what the kernel counted since then goes into this second's windows."""
@@ -620,13 +643,16 @@ class Agent:
         for cgroup in gone:
             kernel.release(cgroup, slots.pop(cgroup))
         for cgroup in self._slots.keys() - slots.keys() | gone:
-            kernel.remove(self.usual.left(cgroup))
+            self._drop(kernel, self.usual.left(cgroup), told=True)
         self._slots = slots
         for key, count in kernel.repeats():
             place = self.usual.known.get(key)
             if place is not None:
+                self.usual.used(key, now)
                 self._add(place.scope, now, place.name, count)
                 _sum(self._repeats.setdefault(place.scope.workload, {}), {key: count})
+        if self._full:
+            self._make_room(now, kernel)
         if now - self._surveyed > SURVEY:
             self._survey(now, kernel)
 
@@ -718,13 +744,13 @@ class Agent:
 
     def _told_again(self, now: int) -> dict[int, dict[str, dict[int, int]]]:
         """By partition: what the kernel counted, every few seconds."""
-        if now - self._repeated < REPEATS or not self._repeats:
+        if now - self._repeated < REPEATS or not (self._repeats or self._left):
             return {}
         self._repeated = now
         found: dict[int, dict[str, dict[int, int]]] = {}
         for workload, counts in self._repeats.items():
             found.setdefault(self._partition(workload), {})[workload] = counts
-        self._repeats = {}
+        self._repeats, self._left = self._left, {}  # after their last count
         return found
 
     def _wait(self, scope: Scope, now: int) -> bool:

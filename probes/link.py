@@ -28,8 +28,15 @@ REFUSALS = 30
 class Link:
     """`send` never fails and never waits; what does not fit is counted in `lost`."""
 
-    def __init__(self, path: str, pushed: Callable[[dict[str, Any]], None] = lambda frame: None) -> None:
+    def __init__(
+        self,
+        path: str,
+        pushed: Callable[[dict[str, Any]], None] = lambda frame: None,
+        who: dict[str, str] | None = None,
+    ) -> None:
         self.path = path
+        self.who = who or {}
+        """Said in the greeting: host and boot id."""
         self.pushed = pushed
         self.lost: dict[str, int] = {}
         """Events by "queue.<kind>", since the start."""
@@ -111,7 +118,7 @@ class Link:
             self._disconnect(f"{self.path}: {error.strerror or error}")
             return False
         self._socket = attempt
-        self._out += _frame({"op": "hello", "role": "probe"})
+        self._out += _frame({"op": "hello", "role": "probe", **self.who})
         self._expected.append("hello")
         return True
 

@@ -15,6 +15,10 @@ from probes.workload import Scope
 
 OFFERED = 8_192
 """Keys that were sent last and may still be answered."""
+IDLE = 600 * 1_000_000_000
+"""Nanoseconds without a repeat after which a key makes room for another, where there is none."""
+EVICTED = 256
+"""Keys that make room at a time."""
 
 
 class Place(NamedTuple):
@@ -29,6 +33,8 @@ class Usual:
 
     def __init__(self) -> None:
         self.known: dict[int, Place] = {}
+        self._used: dict[int, int] = {}
+        """Key -> when it was counted last, the longest ago first."""
         self._offered: dict[int, Place] = {}
 
     def offer(self, key: int, place: Place) -> None:
@@ -38,26 +44,42 @@ class Usual:
         if len(self._offered) > OFFERED:
             del self._offered[next(iter(self._offered))]
 
-    def take(self, key: int) -> bool:
+    def take(self, key: int, now: int = 0) -> bool:
         """It is usual. False: it is in the set already, or was sent too long ago."""
         place = self._offered.pop(key, None)
         if place is None:
             return False
-        self.known[key] = place
+        self.restore(key, place, now)
         return True
 
-    def drop(self, key: int) -> None:
-        self.known.pop(key, None)
+    def restore(self, key: int, place: Place, now: int) -> None:
+        self.known[key] = place
+        self.used(key, now)
+
+    def used(self, key: int, now: int) -> None:
+        """It was counted. Nanoseconds since the epoch."""
+        self._used.pop(key, None)
+        self._used[key] = now
+
+    def drop(self, key: int) -> Place | None:
+        self._used.pop(key, None)
+        return self.known.pop(key, None)
+
+    def idle(self, now: int) -> list[int]:
+        """Some of what was not counted for long, the longest ago first."""
+        found: list[int] = []
+        for key, used in self._used.items():
+            if now - used < IDLE or len(found) >= EVICTED:
+                break
+            found.append(key)
+        return found
 
     def of(self, workload: str) -> list[int]:
         return [key for key, place in self.known.items() if place.scope.workload == workload]
 
     def left(self, cgroup: int) -> list[int]:
-        """The cgroup is gone: its keys never come again. They are dropped here; the caller drops them in the kernel."""
-        keys = [key for key, place in self.known.items() if place.cgroup == cgroup]
-        for key in keys:
-            del self.known[key]
-        return keys
+        """The cgroup is gone: its keys never come again."""
+        return [key for key, place in self.known.items() if place.cgroup == cgroup]
 
 
 class Saved(msgspec.Struct, array_like=True):

@@ -1,6 +1,6 @@
 """The stream: ``embedded://DIR`` (a segmented log, no broker) or ``kafka://`` (Faust's own driver)."""
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ class Topic:
     name: str
     partitions: int
     compact: bool = False
+    segment: int | None = None
+    """Bytes of a segment on Kafka, which compacts no younger one; None: the broker's default, 1 GiB."""
 
 
 def changelog(app_id: str, table: str, partitions: int) -> Topic:
@@ -98,4 +100,18 @@ async def ensure_topics(settings: Settings, data_dir: Path, topics: Iterable[Top
         return
     from pipeline.transport.kafka import create
 
-    await create([f"{server.host}:{server.port or 9092}" for server in url], topics)
+    await create(servers(url), topics)
+
+
+def follow(
+    settings: Settings, data_dir: Path, topic: Topic
+) -> AsyncIterator[tuple[list[tuple[bytes | None, bytes | None]], bool]]:
+    """Keys and values of a topic on Kafka, of all its partitions, from the first that are there on and as they come;
+    and whether that was all there was at the start. In no consumer group: everybody gets everything."""
+    from pipeline.transport.kafka import follow as follow_kafka
+
+    return follow_kafka(servers(broker_url(settings, data_dir)), topic)
+
+
+def servers(url: Iterable[URL]) -> list[str]:
+    return [f"{server.host}:{server.port or 9092}" for server in url]

@@ -1,7 +1,11 @@
 """What is usual is counted in the kernel, and nothing else changes."""
 
+import contextlib
+
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from models import usual
 from models.baseline import Baseline
@@ -193,3 +197,131 @@ def test_a_link_that_leads_to_a_secret_is_read_as_the_secret() -> None:
 
     assert 1 == len(feed.give([bent]))
     assert [] == feed.give([plain])
+
+
+def test_what_was_idle_longest_makes_room_and_what_is_used_does_not() -> None:
+    """Within the bound, the keys that are counted now are worth more than those of a container that is gone."""
+    handed = usual.Usual()
+    for key in range(1, usual.KEYS + 1):
+        handed.hand(HOST, key, Node(0), "file", now=0)
+    assert handed.node(HOST, 1, 5, now=10)
+
+    refused = handed.hand(HOST, usual.KEYS + 1, Node(0), "file", now=usual.IDLE - 1)
+    taken = [handed.hand(HOST, usual.KEYS + n, Node(0), "file", now=usual.IDLE) for n in (2, 3)]
+    handed.drain("web")
+
+    assert (False, [True, True]) == (refused, taken)
+    assert {2, 3, usual.KEYS + 1} == set(range(1, usual.KEYS + 4)) - set(handed.keys(HOST))
+
+
+def test_a_key_that_its_node_counts_no_longer_is_forgotten_and_not_answered() -> None:
+    """A count of zero says so; only a count of something unknown is answered."""
+    handed = usual.Usual()
+    handed.hand(HOST, 7, Node(0), "file")
+    handed.drain("web")
+
+    assert handed.node(HOST, 7, 0) is None
+    assert ([], 0) == (handed.drain("web"), len(handed))
+    assert handed.node(HOST, 7, 3) is None
+    assert [(7,)] == [change.remove for change in handed.drain("web")]
+
+
+def test_a_host_that_was_started_again_takes_the_place_of_itself() -> None:
+    """However often: reboots use up no room."""
+    handed = usual.Usual()
+
+    for boot in range(3 * usual.HOSTS):
+        assert handed.hand(("node", f"boot {boot}"), 7, Node(0), "file")
+
+    assert 1 == len(handed)
+
+
+def test_of_too_many_hosts_only_an_idle_one_is_forgotten() -> None:
+    """And whoever tells hosts learns that it is gone."""
+    handed = usual.Usual()
+    for host in range(usual.HOSTS):
+        handed.hand((f"node{host}", "boot"), 7, Node(0), "file", now=0)
+    handed.node(("node0", "boot"), 7, 1, now=usual.IDLE)
+    handed.heard(("node0", "boot"))
+    handed.drain("web")
+
+    early = handed.hand(("more", "boot"), 7, Node(0), "file", now=usual.IDLE - 1)
+    late = handed.hand(("more", "boot"), 7, Node(0), "file", now=usual.IDLE)
+
+    assert (False, True) == (early, late)
+    assert [("node1", "boot")] == [change.host for change in handed.drain("web") if change.gone]
+
+
+# -- across a restart of the worker
+
+
+def restarted(feed: Feed) -> Feed:
+    """A new process: the baseline from its snapshot, and its keys from beside it."""
+    after = Feed(max="60s")
+    after.offset = feed.offset
+    after.baselines.restore(feed.baselines.snapshot("shop/web"))
+    for _, keys in feed.baselines.unkept("shop/web"):
+        assert keys is not None
+        after.baselines.restore_keys("shop/web", keys)
+    return after
+
+
+def test_a_restart_of_the_worker_knows_the_keys_again() -> None:
+    """Repeats are credited to the same places as if there had been none, and nothing is sent again."""
+    world, kernel = World(), FakeKernel()
+    one = run(stream(world), kernel)
+    other = restarted(one)
+    repeats = {"shop/web": dict.fromkeys(kernel.keys["shop/web"], 3)}
+
+    for feed in (one, other):
+        feed.batch([], world.time + SECOND, repeats=repeats)
+
+    assert (0, 0) == other.baselines.unhanded()
+    assert [] == other.baselines.usual()
+    assert baseline(one).tree.dump() == baseline(other).tree.dump()
+    assert baseline(one).counts == baseline(other).counts
+    assert [] == other.baselines.unkept("shop/web"), "unchanged, so not written again"
+
+
+def test_what_was_forgotten_is_unknown_after_a_restart_too() -> None:
+    """There is nothing to be kept of it."""
+    world, kernel = World(), FakeKernel()
+    feed = run(stream(world), kernel)
+    feed.baselines.kept("shop/web")
+
+    feed.baselines.decide(Decision(id="d", time=START, action="learn", workload="shop/web", author="a"))
+
+    assert [("host", None)] == feed.baselines.unkept("shop/web")
+
+
+def test_keys_of_places_that_are_no_longer_in_the_tree_are_unknown() -> None:
+    """As when the process died between the two writes."""
+    world, kernel = World(), FakeKernel()
+    feed = run(stream(world), kernel)
+    [(_, keys)] = feed.baselines.unkept("shop/web")
+    empty = Feed(max="60s")
+    empty.batch([world.read(NGINX, "/srv/www/other.html")], world.time)
+
+    empty.baselines.restore_keys("shop/web", keys or b"")
+    empty.batch([], world.time + SECOND, repeats={"shop/web": dict.fromkeys(kernel.keys["shop/web"], 1)})
+
+    assert kernel.keys["shop/web"] == {key for change in empty.baselines.usual() for key in change.remove}
+
+
+@given(st.binary(max_size=300))
+def test_damaged_keys_are_an_error_of_value(data: bytes) -> None:
+    with contextlib.suppress(ValueError):
+        usual.Usual().load(data, [])
+
+
+def test_keys_kept_are_13_bytes_each() -> None:
+    """What the bound costs on disk."""
+    handed = usual.Usual()
+    place = Node(0)
+    for key in range(1, usual.KEYS + 1):
+        handed.hand(HOST, key, place, "file")
+
+    [(_, kept)] = handed.dump([(("file",), place)])
+
+    assert kept is not None
+    assert usual.KEYS * 13 <= len(kept) < usual.KEYS * 13 + 100

@@ -24,6 +24,7 @@ class Message:
     partition: int
     offset: int
     value: bytes | None
+    key: bytes | None = None
 
 
 @dataclass
@@ -69,18 +70,21 @@ class Life:
         self.step = 0
         told = Told()
         self.stages = Stages(
-            SETTINGS, data, told, told, keep=self.keep, find=self.find, tell=self.nothing, ask=self.nothing
-        )
+            SETTINGS, data, told, told, keep=self.keep, find=self.find, tell=self.nothing, ask=self.nothing,
+            reach=self.nothing, alone=True,
+        )  # fmt: skip
 
-    async def keep(self, key: bytes | None, value: bytes, _: int) -> None:
+    async def keep(self, key: bytes | None, value: bytes | None, _: int) -> None:
         if self.broken:
             raise OSError("no space")
         self.crashes.append((self.step, self.now()))
         assert key is not None
+        assert value is not None
         self.disk.table[key] = value
 
-    async def find(self, _: bytes | None, value: bytes, __: int) -> None:
+    async def find(self, _: bytes | None, value: bytes | None, __: int) -> None:
         self.crashes.append((self.step, self.now()))
+        assert value is not None
         found = decode_found(value)
         assert self.disk.findings.get(found.id, value) == value, "the same id, another finding"
         self.disk.findings[found.id] = value

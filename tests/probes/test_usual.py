@@ -8,7 +8,7 @@ import pytest
 from probes import usual
 from probes.agent import SURVEY
 from probes.counts import Tally, Usage
-from probes.usual import Place, Saved, Usual
+from probes.usual import EVICTED, IDLE, Place, Saved, Usual
 from probes.workload import Scope
 from tests.probes.world import SECOND, World
 
@@ -146,6 +146,75 @@ def test_a_full_kernel_is_counted_and_the_event_goes_on_being_sent(world: World,
     assert 1 == world.agent.counters["usual_full"]
 
 
+def test_a_full_kernel_makes_room_for_what_is_usual_now(world: World, kernel: FakeKernel) -> None:
+    """What was not counted for long goes, is counted, and told to the worker by a count of zero."""
+    kernel.room = 2
+    sh = world.start("/bin/sh")
+    for key in (1, 2):
+        world.call(sh, "open_read", f"/etc/{key}", key=key)
+    world.flush()
+    told(world, push="usual", workload="host", keys=[1, 2])
+    world.flush(IDLE / SECOND)
+    kernel.counted = {2: 5}
+    world.flush(1)
+    world.call(sh, "open_read", "/etc/3", key=3)
+    world.flush()
+
+    told(world, push="usual", workload="host", keys=[3])
+    assert {1, 2} == kernel.keys
+    world.flush(1)
+    world.call(sh, "open_read", "/etc/3", key=3)
+    world.flush()
+    told(world, push="usual", workload="host", keys=[3])
+
+    assert {2, 3} == kernel.keys == set(world.agent.usual.known)
+    assert 1 == world.agent.counters["usual_evicted"]
+    world.flush(6)
+    world.flush(6)
+    assert [{"host": {2: 5}}, {"host": {1: 0}}] == [b.repeats for b in world.batches if b.repeats]
+
+
+def test_what_is_in_use_is_never_evicted(world: World, kernel: FakeKernel) -> None:
+    kernel.room = 1
+    sh = world.start("/bin/sh")
+    world.call(sh, "open_read", "/etc/1", key=1)
+    world.flush()
+    told(world, push="usual", workload="host", keys=[1])
+    for _ in range(3):
+        kernel.counted = {1: 1}
+        world.flush(IDLE / SECOND - 10)
+        world.call(sh, "open_read", "/etc/2", key=2)
+        world.flush()
+        told(world, push="usual", workload="host", keys=[2])
+        world.flush(1)
+
+    assert {1} == kernel.keys
+    assert (3, 0) == tuple(world.agent.counters[name] for name in ("usual_full", "usual_evicted"))
+
+
+def test_one_look_evicts_no_more_than_a_bounded_number(world: World, kernel: FakeKernel) -> None:
+    for key in range(2 * EVICTED):
+        world.agent.usual.restore(key, Place(1, Scope("web", "/", 0), "file.open_read"), 0)
+
+    assert EVICTED == len(world.agent.usual.idle(IDLE))
+
+
+def test_the_whole_set_takes_out_what_is_not_in_it(world: World, kernel: FakeKernel) -> None:
+    """Told to a probe that connects: what was forgotten while it was away."""
+    sh = world.start("/bin/sh")
+    for key in (1, 2, 3):
+        world.call(sh, "open_read", f"/etc/{key}", key=key)
+    world.flush()
+    told(world, push="usual", workload="host", keys=[1, 2])
+
+    told(world, push="whole", workload="host", keys=[2, 3, 4])
+    assert {2, 3} == kernel.keys
+    told(world, push="whole", workload="other", keys=[])
+    assert {2, 3} == kernel.keys
+    told(world, push="whole", workload="host", keys=[])
+    assert set() == kernel.keys
+
+
 def test_a_containers_keys_and_slot_go_with_it(world: World, kernel: FakeKernel) -> None:
     world.docker(A, name="web")
     cgroup, first = world.running(A)
@@ -162,6 +231,7 @@ def test_a_containers_keys_and_slot_go_with_it(world: World, kernel: FakeKernel)
 
     assert set() == kernel.keys
     assert {} == kernel.by_cgroup
+    assert {"web": {7: 0}} == [b.repeats for b in world.batches if b.repeats][-1]
 
 
 def test_system_calls_errors_bytes_and_what_was_held_back_are_in_the_window(world: World, kernel: FakeKernel) -> None:
