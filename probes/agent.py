@@ -67,7 +67,7 @@ class Item:
         self.scope = scope
         self.kind = kind
         self.action = action
-        self.count = 1
+        self.count = record.count
         self.object: str | None = None
         self.detail: dict[str, Any] | None = None
         """Set: what to say is known already, and `describe` is not asked."""
@@ -195,7 +195,7 @@ class Agent:
             key = (id(entry), id(scope), action, r.addr, r.lport, min(r.ret, 0), r.path)
         elif kind == "connect":
             if not r.family:
-                self._tick(scope, r.time, "connect.unspecified")
+                self._tick(scope, r.time, "connect.unspecified", r.count)
                 return
             key = (id(entry), id(scope), action, r.addr, r.port, r.path, r.proto, r.family, min(r.ret, 0))
         elif action in JIT:
@@ -208,17 +208,17 @@ class Agent:
         name = f"{kind}.{action}"
         if entry.runtime and place.cid is not None and scope is not place and kind in QUIET_RUNTIME:
             name = f"runtime.{kind}"
-            counts[name] = counts.get(name, 0) + 1
+            counts[name] = counts.get(name, 0) + r.count
             return
-        counts[name] = counts.get(name, 0) + 1
+        counts[name] = counts.get(name, 0) + r.count
         if r.ret < 0:
-            counts["failed"] = counts.get("failed", 0) + 1
+            counts["failed"] = counts.get("failed", 0) + r.count
         if r.key or r.shape:
             self._offer(r, scope, name)
         if key is not None and not self.verbatim:
             item = self._items.get(key)
             if item is not None and item.process is entry.process:
-                item.count += 1
+                item.count += r.count
                 return
         elif kind == "privilege":
             self._privilege(r, entry, scope)
@@ -557,9 +557,9 @@ class Agent:
         self._closed.append((scope, scope.until - SECOND, (scope.counts, scope.calls, scope.errors)))
         scope.counts, scope.calls, scope.errors = {}, {}, {}
 
-    def _tick(self, scope: Scope, time: int, name: str, failed: bool = False) -> None:
+    def _tick(self, scope: Scope, time: int, name: str, count: int = 1, *, failed: bool = False) -> None:
         counts = scope.counts if time < scope.until else self._window(scope, time)
-        counts[name] = counts.get(name, 0) + 1
+        counts[name] = counts.get(name, 0) + count
         if failed:
             counts["failed"] = counts.get("failed", 0) + 1
 
@@ -629,17 +629,19 @@ class Agent:
         self._counted = now
         gone: set[int] = set()
         slots = kernel.slots()
+        whose: dict[int, Scope] = {}
         for cgroup, slot in slots.items():
             scope = self.workloads.by_id.get(cgroup) or self.workloads.get(cgroup, now)
             if cgroup not in self.workloads.by_id:
                 gone.add(cgroup)
             if slot and self._slots.get(cgroup) != slot:
                 kernel.enforce(slot, scope.workload in self._learned)
-            tally = kernel.tally(slot) if slot else None
-            if tally is not None:
-                self._tally(scope, now, tally)
-            if slot and (held := kernel.held(slot)):
-                self._add(scope, now, "held", held)
+            if slot:
+                whose[slot] = scope
+        for slot, tally in kernel.tallies(whose).items():
+            self._tally(whose[slot], now, tally)
+        for slot, held in kernel.held_back(whose).items():
+            self._add(whose[slot], now, "held", held)
         for cgroup in gone:
             kernel.release(cgroup, slots.pop(cgroup))
         for cgroup in self._slots.keys() - slots.keys() | gone:
@@ -660,8 +662,11 @@ class Agent:
         _sum(self._window(scope, now), {name: count})
 
     def _tally(self, scope: Scope, now: int, tally: Tally) -> None:
-        self._add(scope, now, "calls", sum(tally.calls.values()))
-        for name, count in (("bytes_in", tally.received), ("bytes_out", tally.sent)):
+        for name, count in (
+            ("calls", sum(tally.calls.values())),
+            ("bytes_in", tally.received),
+            ("bytes_out", tally.sent),
+        ):
             if count:
                 self._add(scope, now, name, count)
         _sum(scope.calls, tally.calls)
