@@ -36,6 +36,10 @@ LARGEST = 4_096
 """Events in one batch; a busy flush makes several."""
 FLOOD = 2_000
 """Distinct events that force a flush before its time, so that memory stays bounded."""
+OWN, SHARED, BACKLOG = 500, 5_000, 4_096
+"""Of one workload's file events, so many a second go at once. What is more waits its turn, so many a second of all such
+together, so that a flood is not in front of everybody else's events when the worker judges them; and at most so many
+wait."""
 NEWBORN = SECOND
 """How old a container may be for its first events to wait one flush for its name or address."""
 SSH = {"sshd", "sshd-session"}
@@ -110,6 +114,9 @@ class Agent:
         """What was left out on purpose or not understood, for status."""
         self.events = 0
         self._items: dict[Any, Item] = {}
+        self._later = 0
+        """How many of them have waited for a flush already."""
+        self._flushed = 0
         self._newborn: list[tuple[Scope, Item]] = []
         self._closed: deque[tuple[Scope, int, Sums]] = deque()
         self._open: dict[int, Scope] = {}
@@ -164,7 +171,7 @@ class Agent:
 
     @property
     def flooded(self) -> bool:
-        return len(self._items) >= FLOOD
+        return len(self._items) - self._later >= FLOOD
 
     def _call(self, r: Record) -> None:
         kind, action = r.kind, r.action
@@ -725,6 +732,10 @@ class Agent:
         events: list[list[Event]] = [[] for _ in range(self.partitions)]
         items, self._items = self._items, {}
         waiting: dict[int, Scope] = {}
+        passed = min(max(0, now - self._flushed), SECOND)
+        own, shared = OWN * passed // SECOND, SHARED * passed // SECOND
+        files: dict[str, int] = {}
+        self._flushed = now
         for key, item in items.items():
             scope = item.scope
             if id(scope) in waiting or (not last and self._wait(scope, now)):
@@ -732,14 +743,22 @@ class Agent:
                 self._items[key] = item
                 continue
             workload = scope.workload
+            if item.kind == "file" and not last:
+                files[workload] = files.get(workload, 0) + 1
+                if files[workload] > own:
+                    shared -= 1
+                    if shared < 0 and len(self._items) < BACKLOG:
+                        self._items[key] = item
+                        continue
             partition = self._partition(workload)
             events[partition].append(self._event(item, workload, self._owed[partition]))
         for scope in waiting.values():
             scope.held = True
+        self._later = len(self._items)
         windows = self._windows(now, last)
         repeats = self._told_again(now)
         sent = 0
-        for partition in range(self.partitions):
+        for partition in sorted(range(self.partitions), key=lambda one: len(events[one])):  # the largest is last
             events[partition].sort(key=_time)  # of two rings
             sent += self._send(
                 partition, events[partition], windows.get(partition, []), repeats.get(partition, {}), now
