@@ -30,7 +30,7 @@ from probes.workload import Workloads, cgroup_root
 HURRY = 0.005
 """Seconds between looks while a container is being born, whose state on disk may last no longer. At rest the rings are
 read once per flush; what is urgent wakes at once."""
-DRAIN = 1_000
+DRAIN = 4_096
 """Records taken at a time, equal ones counted once: memory stays small under a flood, and a flush is never late."""
 CROWD = 256 << 10
 """Bytes in the rings, about a thousand records: of more than these, equal ones are folded although somebody watches."""
@@ -154,7 +154,8 @@ class Main:
             if len(records) < DRAIN and not reader.behind:
                 rest = next_flush - time.monotonic()
                 reader.wait(max(0.0, min(rest, HURRY) if agent.workloads.hurry or link.stuck else rest))
-            records = reader.drain(DRAIN, fold=not agent.verbatim or reader.pending() > CROWD)
+            agent.crowded = reader.pending() > CROWD
+            records = reader.drain(DRAIN, fold=agent.folds)
             self._records += sum(record.count for record in records)
             agent.take(records)
             agent.workloads.tick(time.time_ns())

@@ -107,7 +107,9 @@ class Agent:
         """False: a recording; /proc is about other processes."""
         self.kinds = describe.any_of(wire.KINDS, families or {})
         self.verbatim = False
-        """True: equal events are not folded, because somebody watches them."""
+        """True: equal events are not folded, because somebody watches them ..."""
+        self.crowded = False
+        """... unless there are more than anybody could watch."""
         self.note: dict[str, Any] = {}
         """Goes with the next batch of each partition."""
         self.counters: dict[str, int] = {}
@@ -170,6 +172,11 @@ class Agent:
         return len(self._items)
 
     @property
+    def folds(self) -> bool:
+        """Are equal events of a flush one, with a count?"""
+        return self.crowded or not self.verbatim
+
+    @property
     def flooded(self) -> bool:
         return len(self._items) - self._later >= FLOOD
 
@@ -222,7 +229,7 @@ class Agent:
             counts["failed"] = counts.get("failed", 0) + r.count
         if r.key or r.shape:
             self._offer(r, scope, name)
-        if key is not None and not self.verbatim:
+        if key is not None and self.folds:
             item = self._items.get(key)
             if item is not None and item.process is entry.process:
                 item.count += r.count
@@ -461,7 +468,7 @@ class Agent:
             self._offer(r, scope, "dns.query")
         key = (id(entry), id(scope), r.action, name, detail.get("type"), r.addr, str(detail.get("addresses")))
         item = self._items.get(key)
-        if item is not None and not self.verbatim and item.process is entry.process:
+        if item is not None and self.folds and item.process is entry.process:
             item.count += 1
             return
         item = Item(r, entry.process, scope, "dns", r.action)

@@ -56,9 +56,9 @@ def burst(
     made = Counter(number % kinds for number in range(answer["done"]))
     missing = max(0, sum((made - arrived).values()) - counted)
     surplus = sum((arrived - made).values())
-    made_per_second = answer["done"] / answer["wall_s"]
+    reached = answer["done"] / answer["wall_s"]
     note = (
-        f"{answer['done']} made at {made_per_second:.0f}/s, {arrived.total()} arrived, {counted} were counted in the kernel; "
+        f"{answer['done']} made at {reached:.0f}/s, {arrived.total()} arrived, {counted} were counted in the kernel; "
         f"counted as lost: {dict(lost) or 'nothing'}"
     )
     yield Result("losses", f"lost at {rate}/s for {SECONDS} s, {what}", missing, "events", "", note, "0", missing == 0)

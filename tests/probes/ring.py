@@ -1,4 +1,4 @@
-"""A ring like the kernel's, written by the test: one page each for the reader's place and the writer's, the data twice."""
+"""A ring like the kernel's, written by the test: a page for the reader, one for the writer, the data twice."""
 
 import mmap
 import os
@@ -14,8 +14,8 @@ ENDS = wire.LAYOUTS["ends"]
 OPENAT, CONNECT, ACCEPT, UNLINK, SETUID = 257, 42, 288, 87, 105
 DEFAULTS = {
     "cgroup": 7, "ret": 3, "args": (0, 0, 0, 0, 0, 0), "flags": 0, "pid": 50, "ppid": 1, "uid": 0, "child": 0,
-    "login_uid": 0xFFFFFFFF, "marks": 0, "type": wire.CALL, "nr": OPENAT, "stdio": 0, "pad": 0, "pad2": (0, 0), "key": 0,
-    "shape": 0, "comm": b"app", "tty": b"",
+    "login_uid": 0xFFFFFFFF, "marks": 0, "type": wire.CALL, "nr": OPENAT, "stdio": 0, "pad": 0, "pad2": (0, 0),
+    "key": 0, "shape": 0, "comm": b"app", "tty": b"",
 }  # fmt: skip
 
 

@@ -87,6 +87,16 @@ def test_somebody_who_watches_sees_each_event(world: World) -> None:
     assert 5 == len([e for e in world.flush() if e.kind == "file"])
 
 
+def test_more_than_anybody_could_watch_is_folded_all_the_same(world: World) -> None:
+    """Else the watching would cost the events that it is for. All of them are in the count."""
+    pid = world.start("/usr/bin/app")
+    world.agent.verbatim = world.agent.crowded = True
+    for _ in range(5):
+        world.call(pid, "open_read", "/etc/hosts", ret=3, count=100)
+
+    assert [500] == [e.count for e in world.flush() if e.kind == "file"]
+
+
 def test_execs_and_privileges_are_never_folded(world: World) -> None:
     """Each of them may be the one that matters."""
     pid = world.start("/bin/app")
