@@ -30,7 +30,7 @@ from probes.workload import Workloads, cgroup_root
 HURRY = 0.005
 """Seconds between looks while a container is being born, whose state on disk may last no longer. At rest the rings are
 read once per flush; what is urgent wakes at once."""
-DRAIN = 4_096
+DRAIN = 2_048
 """Records taken at a time, equal ones counted once: memory stays small under a flood, and a flush is never late."""
 CROWD = 256 << 10
 """Bytes in the rings, about a thousand records: of more than these, equal ones are folded although somebody watches."""

@@ -13,7 +13,7 @@ from probes.calls import CALLS
 from probes.wire import CALL, EVENT_SIZE, LAYOUTS, Record
 
 SECOND = 1_000_000_000
-REMEMBERED = 4_096
+REMEMBERED = 2_048
 """Records that need not be decoded again, some 2 KiB each at most times."""
 Key = bytes | tuple[int, bytes]
 _AT = {field.name: field.offset for field in LAYOUTS["event"].fields}
