@@ -27,12 +27,13 @@ from probes.state import State
 from probes.wire import Record
 from probes.workload import Workloads, cgroup_root
 
-POLL = 0.05
-"""Seconds between looks at the ring; what is urgent wakes at once."""
 HURRY = 0.005
-"""Seconds between looks while a container is being born: its state on disk may last no longer."""
-DRAIN = 1_000
-"""Records taken at a time: memory stays small under a flood, and a flush is never late."""
+"""Seconds between looks while a container is being born, whose state on disk may last no longer. At rest the rings are
+read once per flush; what is urgent wakes at once."""
+DRAIN = 2_048
+"""Records taken at a time, equal ones counted once: memory stays small under a flood, and a flush is never late."""
+CROWD = 256 << 10
+"""Bytes in the rings, about a thousand records: of more than these, equal ones are folded although somebody watches."""
 REPORT = 5.0
 SAVE = 15.0
 """Seconds between copies of what is usual; a crash costs that it is sent once more."""
@@ -150,11 +151,12 @@ class Main:
         reader, agent, link = attached.reader, self.agent, self.link
         records: list[Record] = []
         while not self.stop:
-            if len(records) < DRAIN:
-                poll = HURRY if agent.workloads.hurry else POLL
-                reader.wait(max(0.0, min(poll, next_flush - time.monotonic())))
-            records = reader.drain(DRAIN)
-            self._records += len(records)
+            if len(records) < DRAIN and not reader.behind:
+                rest = next_flush - time.monotonic()
+                reader.wait(max(0.0, min(rest, HURRY) if agent.workloads.hurry or link.stuck else rest))
+            agent.crowded = reader.pending() > CROWD
+            records = reader.drain(DRAIN, fold=agent.folds)
+            self._records += sum(record.count for record in records)
             agent.take(records)
             agent.workloads.tick(time.time_ns())
             now = time.monotonic()

@@ -36,6 +36,10 @@ LARGEST = 4_096
 """Events in one batch; a busy flush makes several."""
 FLOOD = 2_000
 """Distinct events that force a flush before its time, so that memory stays bounded."""
+OWN, SHARED, BACKLOG = 500, 5_000, 4_096
+"""Of one workload's file events, so many a second go at once. What is more waits its turn, so many a second of all such
+together, so that a flood is not in front of everybody else's events when the worker judges them; and at most so many
+wait."""
 NEWBORN = SECOND
 """How old a container may be for its first events to wait one flush for its name or address."""
 SSH = {"sshd", "sshd-session"}
@@ -67,7 +71,7 @@ class Item:
         self.scope = scope
         self.kind = kind
         self.action = action
-        self.count = 1
+        self.count = record.count
         self.object: str | None = None
         self.detail: dict[str, Any] | None = None
         """Set: what to say is known already, and `describe` is not asked."""
@@ -103,13 +107,18 @@ class Agent:
         """False: a recording; /proc is about other processes."""
         self.kinds = describe.any_of(wire.KINDS, families or {})
         self.verbatim = False
-        """True: equal events are not folded, because somebody watches them."""
+        """True: equal events are not folded, because somebody watches them ..."""
+        self.crowded = False
+        """... unless there are more than anybody could watch."""
         self.note: dict[str, Any] = {}
         """Goes with the next batch of each partition."""
         self.counters: dict[str, int] = {}
         """What was left out on purpose or not understood, for status."""
         self.events = 0
         self._items: dict[Any, Item] = {}
+        self._later = 0
+        """How many of them have waited for a flush already."""
+        self._flushed = 0
         self._newborn: list[tuple[Scope, Item]] = []
         self._closed: deque[tuple[Scope, int, Sums]] = deque()
         self._open: dict[int, Scope] = {}
@@ -163,8 +172,13 @@ class Agent:
         return len(self._items)
 
     @property
+    def folds(self) -> bool:
+        """Are equal events of a flush one, with a count?"""
+        return self.crowded or not self.verbatim
+
+    @property
     def flooded(self) -> bool:
-        return len(self._items) >= FLOOD
+        return len(self._items) - self._later >= FLOOD
 
     def _call(self, r: Record) -> None:
         kind, action = r.kind, r.action
@@ -195,7 +209,7 @@ class Agent:
             key = (id(entry), id(scope), action, r.addr, r.lport, min(r.ret, 0), r.path)
         elif kind == "connect":
             if not r.family:
-                self._tick(scope, r.time, "connect.unspecified")
+                self._tick(scope, r.time, "connect.unspecified", r.count)
                 return
             key = (id(entry), id(scope), action, r.addr, r.port, r.path, r.proto, r.family, min(r.ret, 0))
         elif action in JIT:
@@ -208,17 +222,17 @@ class Agent:
         name = f"{kind}.{action}"
         if entry.runtime and place.cid is not None and scope is not place and kind in QUIET_RUNTIME:
             name = f"runtime.{kind}"
-            counts[name] = counts.get(name, 0) + 1
+            counts[name] = counts.get(name, 0) + r.count
             return
-        counts[name] = counts.get(name, 0) + 1
+        counts[name] = counts.get(name, 0) + r.count
         if r.ret < 0:
-            counts["failed"] = counts.get("failed", 0) + 1
+            counts["failed"] = counts.get("failed", 0) + r.count
         if r.key or r.shape:
             self._offer(r, scope, name)
-        if key is not None and not self.verbatim:
+        if key is not None and self.folds:
             item = self._items.get(key)
             if item is not None and item.process is entry.process:
-                item.count += 1
+                item.count += r.count
                 return
         elif kind == "privilege":
             self._privilege(r, entry, scope)
@@ -454,7 +468,7 @@ class Agent:
             self._offer(r, scope, "dns.query")
         key = (id(entry), id(scope), r.action, name, detail.get("type"), r.addr, str(detail.get("addresses")))
         item = self._items.get(key)
-        if item is not None and not self.verbatim and item.process is entry.process:
+        if item is not None and self.folds and item.process is entry.process:
             item.count += 1
             return
         item = Item(r, entry.process, scope, "dns", r.action)
@@ -557,9 +571,9 @@ class Agent:
         self._closed.append((scope, scope.until - SECOND, (scope.counts, scope.calls, scope.errors)))
         scope.counts, scope.calls, scope.errors = {}, {}, {}
 
-    def _tick(self, scope: Scope, time: int, name: str, failed: bool = False) -> None:
+    def _tick(self, scope: Scope, time: int, name: str, count: int = 1, *, failed: bool = False) -> None:
         counts = scope.counts if time < scope.until else self._window(scope, time)
-        counts[name] = counts.get(name, 0) + 1
+        counts[name] = counts.get(name, 0) + count
         if failed:
             counts["failed"] = counts.get("failed", 0) + 1
 
@@ -629,17 +643,19 @@ class Agent:
         self._counted = now
         gone: set[int] = set()
         slots = kernel.slots()
+        whose: dict[int, Scope] = {}
         for cgroup, slot in slots.items():
             scope = self.workloads.by_id.get(cgroup) or self.workloads.get(cgroup, now)
             if cgroup not in self.workloads.by_id:
                 gone.add(cgroup)
             if slot and self._slots.get(cgroup) != slot:
                 kernel.enforce(slot, scope.workload in self._learned)
-            tally = kernel.tally(slot) if slot else None
-            if tally is not None:
-                self._tally(scope, now, tally)
-            if slot and (held := kernel.held(slot)):
-                self._add(scope, now, "held", held)
+            if slot:
+                whose[slot] = scope
+        for slot, tally in kernel.tallies(whose).items():
+            self._tally(whose[slot], now, tally)
+        for slot, held in kernel.held_back(whose).items():
+            self._add(whose[slot], now, "held", held)
         for cgroup in gone:
             kernel.release(cgroup, slots.pop(cgroup))
         for cgroup in self._slots.keys() - slots.keys() | gone:
@@ -660,8 +676,11 @@ class Agent:
         _sum(self._window(scope, now), {name: count})
 
     def _tally(self, scope: Scope, now: int, tally: Tally) -> None:
-        self._add(scope, now, "calls", sum(tally.calls.values()))
-        for name, count in (("bytes_in", tally.received), ("bytes_out", tally.sent)):
+        for name, count in (
+            ("calls", sum(tally.calls.values())),
+            ("bytes_in", tally.received),
+            ("bytes_out", tally.sent),
+        ):
             if count:
                 self._add(scope, now, name, count)
         _sum(scope.calls, tally.calls)
@@ -720,6 +739,10 @@ class Agent:
         events: list[list[Event]] = [[] for _ in range(self.partitions)]
         items, self._items = self._items, {}
         waiting: dict[int, Scope] = {}
+        passed = min(max(0, now - self._flushed), SECOND)
+        own, shared = OWN * passed // SECOND, SHARED * passed // SECOND
+        files: dict[str, int] = {}
+        self._flushed = now
         for key, item in items.items():
             scope = item.scope
             if id(scope) in waiting or (not last and self._wait(scope, now)):
@@ -727,14 +750,22 @@ class Agent:
                 self._items[key] = item
                 continue
             workload = scope.workload
+            if item.kind == "file" and not last:
+                files[workload] = files.get(workload, 0) + 1
+                if files[workload] > own:
+                    shared -= 1
+                    if shared < 0 and len(self._items) < BACKLOG:
+                        self._items[key] = item
+                        continue
             partition = self._partition(workload)
             events[partition].append(self._event(item, workload, self._owed[partition]))
         for scope in waiting.values():
             scope.held = True
+        self._later = len(self._items)
         windows = self._windows(now, last)
         repeats = self._told_again(now)
         sent = 0
-        for partition in range(self.partitions):
+        for partition in sorted(range(self.partitions), key=lambda one: len(events[one])):  # the largest is last
             events[partition].sort(key=_time)  # of two rings
             sent += self._send(
                 partition, events[partition], windows.get(partition, []), repeats.get(partition, {}), now

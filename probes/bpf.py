@@ -21,6 +21,8 @@ INGRESS, EGRESS = 0, 1
 _NAME = 15
 _LOG = 32 << 20
 """Bytes for the verifier's reasons."""
+_PIECE = 64
+"""Elements that are compared at a time."""
 _RETURN_0 = struct.pack("<BBhi", 0xB7, 0, 0, 0) + struct.pack("<BBhi", 0x95, 0, 0, 0)
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -128,6 +130,24 @@ def push(fd: int, value: bytes) -> None:
     _bpf(_MAP_UPDATE, struct.pack("IIQQQ", fd, 0, 0, ctypes.addressof(buffer), 0))
 
 
+class PerCpu:
+    """Reads counters of 64 bits that each processor has of its own, without making anything new."""
+
+    def __init__(self, fd: int) -> None:
+        self._key = ctypes.c_uint32()
+        self._values = (ctypes.c_uint64 * possible_cpus())()
+        where = ctypes.addressof(self._key), ctypes.addressof(self._values)
+        attribute = struct.pack("IIQQQ", fd, 0, *where, 0)
+        self._attribute = ctypes.create_string_buffer(attribute, 72)
+
+    def sum(self, which: int) -> int:
+        self._key.value = which
+        if _libc.syscall(_NR_BPF, _MAP_LOOKUP, self._attribute, len(self._attribute)) < 0:
+            error = ctypes.get_errno()
+            raise OSError(error, os.strerror(error))
+        return sum(self._values)
+
+
 class Table:
     """Reads a whole hash map with keys of u64 in one system call (BPF_MAP_LOOKUP_BATCH, Linux 5.6)."""
 
@@ -136,17 +156,36 @@ class Table:
         self._keys = (ctypes.c_uint64 * most)()
         self._values = (value * most)()
         self._place = ctypes.create_string_buffer(16)
+        self._before = b"", b""
 
     def read(self) -> tuple[list[int], list[int]]:
         """Keys and values, in the hash's order."""
+        count = self._read()
+        return self._keys[:count], self._values[:count]
+
+    def changed(self) -> list[tuple[int, int]]:
+        """Keys and values, but for most whose value is what it was at the last call."""
+        count, size = self._read(), ctypes.sizeof(self._values._type_)
+        now = ctypes.string_at(self._keys, 8 * count), ctypes.string_at(self._values, size * count)
+        (keys, values), self._before = self._before, now
+        if now == (keys, values):
+            return []
+        found: list[tuple[int, int]] = []
+        for at in range(0, count, _PIECE):
+            old, new = keys[8 * at : 8 * (at + _PIECE)], now[0][8 * at : 8 * (at + _PIECE)]
+            if old != new or values[size * at : size * (at + _PIECE)] != now[1][size * at : size * (at + _PIECE)]:
+                end = min(at + _PIECE, count)
+                found += zip(self._keys[at:end], self._values[at:end], strict=True)
+        return found
+
+    def _read(self) -> int:
         where, keys, values = map(ctypes.addressof, (self._place, self._keys, self._values))
         attribute = struct.pack("QQQQIIQQ", 0, where, keys, values, self._most, self._fd, 0, 0)
         buffer = ctypes.create_string_buffer(attribute, 72)
         result = _libc.syscall(_NR_BPF, _MAP_LOOKUP_BATCH, buffer, len(buffer))
         if result < 0 and (error := ctypes.get_errno()) != errno.ENOENT:  # ENOENT: that was all of it
             raise OSError(error, os.strerror(error))
-        count = struct.unpack_from("I", buffer.raw, 32)[0]
-        return self._keys[:count], self._values[:count]
+        return int(struct.unpack_from("I", buffer.raw, 32)[0])
 
 
 def attach_raw_tracepoint(name: str | None, program: int) -> int:

@@ -14,8 +14,13 @@ from typing import NamedTuple
 from probes import bpf, wire
 
 _TALLY, _GRAMS, _BUCKET, _PROCESS = (wire.LAYOUTS[name] for name in ("tally", "grams", "bucket", "process"))
-_CALLS, _ERRORS = 512, 64
-_WORDS = struct.Struct(f"<{_CALLS + _ERRORS}I")
+_CALLS = 512
+_HEAD, _PIECE = 16, 64
+"""Bytes of struct tally before its words, and how many of these are compared at a time."""
+_WORDS = struct.Struct(f"<{_PIECE // 4}I")
+_HELD = next(field.offset for field in _BUCKET.fields if field.name == "held")
+_AT_ONCE = 1 << 20
+"""Bytes of the kernel's that are mapped at a time, as long as they are looked at."""
 _USAGE = wire.LAYOUTS["usage"].format
 _PROCESS_FORMAT = _PROCESS.format
 PROCESSES = wire.ENUMS["PROCESSES"]
@@ -64,8 +69,20 @@ def usage(raw: bytes) -> Usage:
     return Usage(struct.pack("<8Q", *used), calls, misses)
 
 
-def _u64(raw: memoryview, at: int) -> int:
-    return int(struct.unpack_from("<Q", raw, at)[0])
+def _more(now: bytes, before: bytes, at: int) -> int:
+    """By how much a counter of 64 bits grew."""
+    (new,), (old,) = struct.unpack_from("<Q", now, at), struct.unpack_from("<Q", before, at)
+    return int(new - old) & 0xFFFFFFFFFFFFFFFF
+
+
+def _grown(now: bytes, before: bytes) -> Iterator[tuple[int, int]]:
+    """(which, by how much) of the counters of 32 bits that grew. Most did not: only unequal pieces are looked into."""
+    for at in range(0, len(now), _PIECE):
+        new, old = now[at : at + _PIECE], before[at : at + _PIECE]
+        if new != old:
+            for i, (a, b) in enumerate(zip(_WORDS.unpack(new), _WORDS.unpack(old), strict=True), at // 4):
+                if a != b:
+                    yield i, (a - b) & 0xFFFFFFFF
 
 
 class _Array:
@@ -93,6 +110,37 @@ class _Array:
         with self.at(index, count) as raw:
             raw[:] = bytes(len(raw))
 
+    def changed(self, indices: Iterable[int], each: int, last: dict[int, bytes]) -> list[tuple[int, bytes, bytes]]:
+        """(index, its bytes, its bytes before), of those that are not what they were; `last` is brought up to date.
+        `each`: how many elements one index has."""
+        found = []
+        for first, part in _runs(sorted(indices), max(1, _AT_ONCE // (each * self.size))):
+            with self.at(first * each, (part[-1] - first + 1) * each) as raw:
+                for index in part:
+                    at = (index - first) * each * self.size
+                    now = bytes(raw[at : at + each * self.size])
+                    before = last.get(index) or bytes(len(now))
+                    if now != before:
+                        last[index] = now
+                        found.append((index, now, before))
+        return found
+
+
+def _runs(ordered: list[int], most: int) -> Iterator[tuple[int, list[int]]]:
+    """Numbers in runs that reach over at most so many, each with its first.
+
+    >>> list(_runs([1, 2, 9, 30], 10))
+    [(1, [1, 2, 9]), (30, [30])]
+    """
+    part: list[int] = []
+    for number in ordered:
+        if part and number - part[0] >= most:
+            yield part[0], part
+            part = []
+        part.append(number)
+    if part:
+        yield part[0], part
+
 
 class Counts:
     """The kernel's own counts and its set of usual behaviours. All differences are since the last call."""
@@ -107,9 +155,8 @@ class Counts:
         self._processes = _Array(maps["processes"], _PROCESS)
         self._slots = bpf.Table(maps["slots"], sizes.slots, ctypes.c_uint32)
         self._known = bpf.Table(maps["known"], sizes.known, ctypes.c_uint64)
-        self._last: dict[int, list[int]] = {}
-        self._bytes: dict[int, tuple[int, int]] = {}
-        self._held: dict[int, int] = {}
+        self._last: dict[int, bytes] = {}
+        self._held: dict[int, bytes] = {}
         self._repeats: dict[int, int] = {}
 
     # -- per cgroup
@@ -120,34 +167,40 @@ class Counts:
 
     def tally(self, slot: int) -> Tally | None:
         """None: nothing happened."""
+        return self.tallies([slot]).get(slot)
+
+    def tallies(self, slots: Iterable[int]) -> dict[int, Tally]:
+        """Of each of these slots in which something happened."""
+        changed = self._tallies.changed(slots, self._cpus, self._last)
+        return {slot: self._since(now, before) for slot, now, before in changed}
+
+    def _since(self, now: bytes, before: bytes) -> Tally:
         received = sent = 0
-        words: list[int] = []
-        with self._tallies.at(slot * self._cpus, self._cpus) as raw:
-            for at in range(0, len(raw), _TALLY.size):
-                received, sent = received + _u64(raw, at), sent + _u64(raw, at + 8)
-                now = list(_WORDS.unpack_from(raw, at + 16))
-                words = [a + b for a, b in zip(words, now, strict=True)] if words else now
-        last = self._last.get(slot)
-        if words == last:
-            return None
-        self._last[slot] = words
-        if last is not None:
-            words = [(a - b) & 0xFFFFFFFF for a, b in zip(words, last, strict=True)]
-        before = self._bytes.get(slot, (0, 0))
-        self._bytes[slot] = (received, sent)
-        calls = {nr: n for nr, n in enumerate(words[:_CALLS]) if n}
-        errors = {errno: n for errno, n in enumerate(words[_CALLS:]) if n}
-        return Tally(received - before[0], sent - before[1], calls, errors)
+        calls: dict[int, int] = {}
+        errors: dict[int, int] = {}
+        for at in range(0, len(now), _TALLY.size):
+            new, old = now[at : at + _TALLY.size], before[at : at + _TALLY.size]
+            if new == old:  # nothing on this CPU
+                continue
+            received, sent = received + _more(new, old, 0), sent + _more(new, old, 8)
+            for which, more in _grown(new[_HEAD:], old[_HEAD:]):
+                table, key = (calls, which) if which < _CALLS else (errors, which - _CALLS)
+                table[key] = table.get(key, 0) + more
+        return Tally(received, sent, calls, errors)
 
     def held(self, slot: int) -> int:
         """New names that the slot's buckets did not let through."""
-        total = 0
-        for at in (slot, slot + self.sizes.slots):
-            with self._buckets.at(at) as raw:
-                total += _u64(raw, 16)
-        more = total - self._held.get(slot, 0)
-        self._held[slot] = total
-        return more
+        return self.held_back([slot]).get(slot, 0)
+
+    def held_back(self, slots: Iterable[int]) -> dict[int, int]:
+        """The same of each of these slots whose buckets did not let all through."""
+        both = [at for slot in slots for at in (slot, slot + self.sizes.slots)]
+        found: dict[int, int] = {}
+        for at, now, before in self._buckets.changed(both, 1, self._held):
+            if more := _more(now, before, _HELD):
+                slot = at % self.sizes.slots
+                found[slot] = found.get(slot, 0) + more
+        return found
 
     def enforce(self, slot: int, on: bool) -> None:
         """On: new six-grams are misses. Off: they are learned."""
@@ -163,8 +216,9 @@ class Counts:
         self._grams.clear(slot)
         self._buckets.clear(slot)
         self._buckets.clear(slot + self.sizes.slots)
-        for table in (self._last, self._bytes, self._held):
-            table.pop(slot, None)
+        self._last.pop(slot, None)
+        self._held.pop(slot, None)
+        self._held.pop(slot + self.sizes.slots, None)
         bpf.push(self._fds["free_slots"], struct.pack("I", slot))
 
     # -- per process
@@ -213,7 +267,7 @@ class Counts:
     def repeats(self) -> Iterator[tuple[int, int]]:
         """(key, how often it was counted)."""
         last = self._repeats
-        for key, count in zip(*self._known.read(), strict=True):
+        for key, count in self._known.changed() if last else ():
             before = last.get(key)
             if before is not None and count != before:
                 last[key] = count

@@ -71,6 +71,11 @@ class Link:
     def idle(self) -> bool:
         return not self._waiting and not self._out and not self._controls and not self._expected
 
+    @property
+    def stuck(self) -> bool:
+        """Is there more to write than the worker has taken?"""
+        return bool(self._out)
+
     def send(self, partition: int, payload: bytes, counts: dict[str, int]) -> bool:
         """False: there is no room, it is lost and counted."""
         frame = _frame({"op": "batch", "partition": partition, "payload": payload})

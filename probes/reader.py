@@ -8,6 +8,7 @@ import struct
 import time
 
 from probes import bpf, wire
+from probes.fold import Same
 from probes.wire import Record
 
 _PAGE = mmap.PAGESIZE
@@ -17,6 +18,10 @@ _WINDOW = 256 << 10
 """Bytes of the ring that are mapped at a time."""
 _LARGEST = 64 << 10
 """Bytes; no record is larger."""
+_MOST = 8 << 20
+"""Bytes that are read in one go: what is equal is folded, but looked at, and a flush must not wait for it."""
+_PEEK = 0.05
+"""Seconds between looks at how full the rings are: a ring of 16 MiB holds 50 ms of a million records a second."""
 _STEP_NS = 1_000_000
 """A change of the wall clock smaller than this is jitter of the measurement; a larger one is a step."""
 
@@ -60,55 +65,78 @@ class Ring:
         # the data twice, so that no record wraps, and its pages are populated at mmap: they could not be given back.
         self._window = min(_WINDOW, size)
         self._low = 0
-        self._data, self._heads = self._map()
+        self._data, self._words = self._map()
         self.bad = 0
 
-    def drain(self, limit: int, to_epoch: int) -> list[Record]:
-        """Everything that is complete now, at most `limit` records."""
-        decode, data, heads = wire.decode, self._data, self._heads
+    @property
+    def read(self) -> int:
+        """Bytes that were read so far."""
+        return self._consumer.value
+
+    @property
+    def written(self) -> int:
+        """Bytes that the kernel has written so far."""
+        return self._produced[0]
+
+    def drain(self, limit: int, to_epoch: int, end: int | None = None, same: Same | None = None) -> list[Record]:
+        """What is complete now, at most `limit` records. `end`: what was `written` when to stop. `same`: records that
+        it finds equal are counted onto the first one of them, undecoded, and not against `limit`."""
+        decode, data, words = wire.decode, self._data, self._words
         low, high = self._low, self._low + self._window
         mask, records = self.size - 1, list[Record]()
-        at, end = self._consumer.value, self._produced[0]
-        while at < end and len(records) < limit:
+        at, end = self._consumer.value, self._produced[0] if end is None else end
+        last = at + _MOST
+        while at < end and len(records) < limit and at < last:
             place = at & mask
             if not low <= place < high:
+                self._consumer.value = at
                 self._look(place)
-                data, heads, low, high = self._data, self._heads, self._low, self._low + self._window
-            head = heads[place - low >> 2]
+                data, words, low, high = self._data, self._words, self._low, self._low + self._window
+            head = words[place - low >> 3]
             if head & _BUSY:
                 break
             length = head & _LENGTH
-            if not head & _DISCARD:
-                start = place - low + _HEAD
-                raw = data[start : start + length]
-                try:
-                    records.append(decode(raw, to_epoch))
-                except (ValueError, IndexError, struct.error):
-                    self.bad += 1
             at += (length + _HEAD + 7) & ~7
-            self._consumer.value = at
+            if head & _DISCARD:
+                continue
+            start = place - low + _HEAD
+            if same is not None:
+                if same.find(data, words, start, length) is not None:
+                    continue
+                if (again := same.known(words, start)) is not None:
+                    records.append(again)
+                    continue
+            try:
+                record = decode(data[start : start + length], to_epoch)
+            except (ValueError, IndexError, struct.error):
+                self.bad += 1
+                continue
+            records.append(record)
+            if same is not None:
+                same.keep(record)
+        self._consumer.value = at
         return records
 
     def _map(self) -> tuple[mmap.mmap, "memoryview[int]"]:
         length = self._window + min(_LARGEST, self.size)
         data = mmap.mmap(self.descriptor, length, prot=mmap.PROT_READ, offset=2 * _PAGE + self._low)
-        return data, memoryview(data).cast("I")
+        return data, memoryview(data).cast("Q")
 
     def _look(self, place: int) -> None:
         """Map the window that `place` is in, and as much after it as its last record may need."""
-        self._heads.release()
+        self._words.release()
         self._data.close()
         self._low = place - place % self._window
-        self._data, self._heads = self._map()
+        self._data, self._words = self._map()
 
     def pending(self) -> int:
         """Bytes that were not read yet."""
-        return int(self._produced[0] - self._consumer.value)
+        return self.written - self.read
 
     def close(self) -> None:
         self._produced.release()
         self._producer_page.close()
-        self._heads.release()
+        self._words.release()
         self._data.close()
         del self._consumer
         self._consumer_page.close()
@@ -120,57 +148,69 @@ class Reader:
 
     What is urgent (processes, cgroups, privilege) is read before what comes in floods (files, connections, DNS), so
     that a flood delays nobody else's start of a program. Within a ring the kernel's order holds; between the two a
-    record's time tells.
+    record's time tells, and no record of the second is read before the start of the program that it comes from.
 
-    `fileno()` can be polled, but most records wake nobody: the caller drains every 20..50 ms. What has a
-    `Call.wake`, a new cgroup, and an exec on a socket wake at once.
+    Most records wake nobody: the caller waits no longer than until its next flush. What has a `Call.wake`, a new
+    cgroup, and an exec on a socket wake at once.
     """
 
     def __init__(self, urgent: Ring, plain: Ring, counters: int) -> None:
+        self._urgent, self._plain = urgent, plain
         self._rings = (urgent, plain)
         self._counters = counters
-        self._cpus = bpf.possible_cpus()
+        self._counts = bpf.PerCpu(counters)
         self._poll = select.epoll()
         for ring in self._rings:
-            self._poll.register(ring.descriptor, select.EPOLLIN)
+            self._poll.register(ring.descriptor, select.EPOLLIN | select.EPOLLET)  # woken, not: there is something
         self._clock = Clock()
+        self._same = Same()
 
     def fileno(self) -> int:
         return self._poll.fileno()
 
     def wait(self, timeout: float) -> None:
-        """Until something urgent is there, or `timeout` seconds have passed."""
-        self._poll.poll(timeout)
+        """Until something urgent is there, a ring is an eighth full, or `timeout` seconds have passed."""
+        end = time.monotonic() + timeout
+        while not self.behind:
+            left = end - time.monotonic()
+            if self._poll.poll(max(0.0, min(left, _PEEK))) or left <= _PEEK:
+                return
 
-    def drain(self, limit: int = 1 << 30) -> list[Record]:
-        """Everything that is complete now, at most `limit` records."""
+    def drain(self, limit: int = 1 << 30, *, fold: bool = False) -> list[Record]:
+        """What is complete now, at most `limit` records. `fold`: equal ones of one process and second are one record
+        with a count."""
         self._clock.follow()
-        records = list[Record]()
-        for ring in self._rings:
-            records += ring.drain(limit - len(records), self._clock.offset)
-        return records
+        offset = self._clock.offset
+        end = self._plain.written
+        records = self._urgent.drain(limit, offset)
+        if len(records) == limit:  # more may be there, which must be read first
+            return records
+        if fold:
+            self._same.begin(offset, {record.pid for record in records if record.type == wire.EXEC})
+        return records + self._plain.drain(limit - len(records), offset, end, self._same if fold else None)
+
+    @property
+    def behind(self) -> bool:
+        """Is a ring an eighth full?"""
+        return any(ring.pending() > ring.size // 8 for ring in self._rings)
 
     def pending(self) -> int:
         """Bytes in the rings that were not read yet."""
         return sum(ring.pending() for ring in self._rings)
-
-    def _count(self, which: int) -> int:
-        raw = bpf.lookup(self._counters, struct.pack("I", which), 8 * self._cpus)
-        return sum(struct.unpack(f"{self._cpus}Q", raw))
 
     def lost(self) -> dict[str, int]:
         """Records that did not arrive, since the start: "ring.<kind>", "bucket.<kind>" (held back because their
         workload floods) and "reader.decode"."""
         counts = {"reader.decode": sum(ring.bad for ring in self._rings)}
         for stage, first in (("ring", wire.ENUMS["LOST"]), ("bucket", wire.ENUMS["HELD"])):
-            counts |= {f"{stage}.{kind}": self._count(first + i) for i, kind in enumerate(wire.KINDS)}
+            counts |= {f"{stage}.{kind}": self._counts.sum(first + i) for i, kind in enumerate(wire.KINDS)}
         return {name: n for name, n in counts.items() if n}
 
     def quiet(self) -> dict[str, int]:
         """What the kernel left out on purpose: opens that ended in ENOENT, 32-bit calls of calls.LEFT_OUT; and how
         often a cgroup got no slot of its own."""
         counts = {"enoent": "QUIET_ENOENT", "compat": "QUIET_COMPAT", "no_slot": "NO_SLOT"}
-        return {name: self._count(wire.ENUMS[which]) for name, which in counts.items()}
+        return {name: self._counts.sum(wire.ENUMS[which]) for name, which in counts.items()}
 
     def close(self) -> None:
         self._poll.close()

@@ -63,10 +63,10 @@ def engine_socket(mounts: tuple[str, ...]) -> bool:
     return False
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path | str) -> Any:
     """The file's content, None where there is no file; Unfinished where it is no JSON."""
     try:
-        with path.open("rb") as file:
+        with open(path, "rb") as file:
             raw = file.read(LARGEST + 1)
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -318,21 +318,21 @@ class Runtimes:
 
     def _docker(self, id_: str) -> Found | None:
         for root in self.docker:
-            folder = root / "containers" / id_
-            config = read_json(folder / "config.v2.json")
+            folder = f"{root}/containers/{id_}"  # not a Path: thousands of containers may be asked for
+            config = read_json(f"{folder}/config.v2.json")
             if config is not None and _trusted(folder):
-                host = read_json(folder / "hostconfig.json")
+                host = read_json(f"{folder}/hostconfig.json")
                 return docker_container(id_, config, host)
         return None
 
     def _containerd(self, id_: str) -> Found | None:
         for state in self.containerd:
-            tasks = state / "io.containerd.runtime.v2.task"
+            tasks = f"{state}/io.containerd.runtime.v2.task"
             for space in _names(tasks):
-                bundle = tasks / space / id_
-                config = read_json(bundle / "config.json")
+                bundle = f"{tasks}/{space}/{id_}"
+                config = read_json(f"{bundle}/config.json")
                 if config is not None and _trusted(bundle):
-                    found = oci_container(id_, config, "docker" if space == "moby" else "containerd", str(bundle))
+                    found = oci_container(id_, config, "docker" if space == "moby" else "containerd", bundle)
                     if space == "moby" and found.container.name is None:
                         raise Unfinished(f"docker has not written its state of {id_[:12]} yet")
                     return found
@@ -341,13 +341,13 @@ class Runtimes:
     def _storage(self, id_: str) -> Found | None:
         for root in self.storage:
             for kind in _names(root, "-containers"):
-                folder = root / kind / id_ / "userdata"
-                config = read_json(folder / "config.json")
+                folder = f"{root}/{kind}/{id_}/userdata"
+                config = read_json(f"{folder}/config.json")
                 if config is None or not _trusted(folder):
                     continue
                 words = _map(_map(config).get("annotations"))
                 runtime = "crio" if any(str(k).startswith("io.kubernetes.cri-o.") for k in words) else "podman"
-                found = oci_container(id_, config, runtime, str(folder))
+                found = oci_container(id_, config, runtime, folder)
                 return self._podman_name(found, id_) if runtime == "podman" else found
         return None
 
@@ -362,7 +362,7 @@ class Runtimes:
 
     def _runc(self, id_: str) -> Found | None:
         for root in self.runc:
-            state = read_json(root / id_ / "state.json")
+            state = read_json(f"{root}/{id_}/state.json")
             if state is not None and _trusted(root / id_):
                 return runc_container(state)
         return None
@@ -410,16 +410,16 @@ def command_options(argv: list[str] | tuple[str, ...]) -> Iterator[tuple[str, st
             yield name, value if equals else (argv[at + 1] if at + 1 < len(argv) else "")
 
 
-def _names(folder: Path, suffix: str = "") -> list[str]:
+def _names(folder: Path | str, suffix: str = "") -> list[str]:
     try:
         return sorted(name for name in os.listdir(folder) if name.endswith(suffix))[:4096]
     except OSError:
         return []
 
 
-def _trusted(folder: Path) -> bool:
+def _trusted(folder: Path | str) -> bool:
     try:
-        status = folder.stat()
+        status = os.stat(folder)
     except OSError:
         return False
     return status.st_uid == 0 and not status.st_mode & 0o002

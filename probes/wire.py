@@ -162,6 +162,8 @@ class Record(msgspec.Struct, kw_only=True):
     """32-bit code called; `nr` and `arg` are those of the x86-64 call that does the same."""
     uring: bool = False
     """Asked of io_uring: `ret` says nothing, since the result is not known yet."""
+    count: int = 1
+    """How many records that say the same this one stands for; `time` is the first one's."""
 
 
 def address(raw: bytes) -> tuple[int, str | None, int | None, bytes | None]:

@@ -4,6 +4,7 @@ Nested cgroups belong to the container (or unit) above them: who may write below
 name. Replicas and restarts have one name.
 """
 
+import heapq
 import os
 import re
 from collections import OrderedDict
@@ -160,8 +161,8 @@ class Scope:
     """One container, unit or session: what its cgroups have in common."""
 
     __slots__ = (
-        "addresses_at", "by_vpid", "calls", "cgroups", "cid", "container", "counts", "created", "default", "dns",
-        "errors", "exists", "first", "found", "held", "host_network", "ip_tries", "next_try", "path", "resolved",
+        "by_vpid", "calls", "cgroups", "cid", "container", "counts", "created", "default", "dns",
+        "errors", "exists", "first", "found", "held", "host_network", "ip_tries", "path", "resolved",
         "told", "tries", "until", "workload",
     )  # fmt: skip
 
@@ -188,11 +189,9 @@ class Scope:
         """Was container_start told?"""
         self.host_network = False
         self.tries = 0
-        self.next_try = 0
         self.cgroups = 0
         """How many cgroups are this scope's."""
         self.ip_tries = 0
-        self.addresses_at = 0
         self.by_vpid: dict[int, int] = {}
         self.dns: OrderedDict[str, tuple[str, int]] = OrderedDict()
         """Address -> the name that led to it, and until when that is believed."""
@@ -210,6 +209,26 @@ SECOND = 1_000_000_000
 MOST_SCOPES = 16_384
 PATIENCE = 10 * SECOND
 """ns. How long a container without state is asked for; a runtime writes it within milliseconds."""
+FIRST_ASK, LAST_ASK = 2_000_000, 2 * SECOND
+"""ns. Between two looks for a container's state: each time twice as long."""
+FIRST_LOOK, LAST_LOOK = 20_000_000, 60 * SECOND
+"""The same for its addresses, which a container without a network never has."""
+
+
+class _Later:
+    """Scopes, each to be looked at when it is due: a thousand that wait cost nothing."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[int, int, Scope]] = []
+        self._number = 0
+
+    def add(self, due: int, scope: Scope) -> None:
+        self._number += 1
+        heapq.heappush(self._heap, (due, self._number, scope))
+
+    def due(self, now: int) -> Scope | None:
+        """One that is due, and no longer here; None: none is."""
+        return heapq.heappop(self._heap)[2] if self._heap and self._heap[0][0] <= now else None
 
 
 class Workloads:
@@ -232,7 +251,8 @@ class Workloads:
         self._users_at = -1.0
         self._walked = 0
         self._born = 0
-        self._looked = 0
+        self._asked, self._looked = _Later(), _Later()
+        """Of `_pending` and of `_without_ip`; who is there no more is passed over."""
         self._now = 0
         self.unfinished = 0
         """State files that could not be read when asked."""
@@ -307,28 +327,40 @@ class Workloads:
                 del self._by_path[scope.path]
 
     def tick(self, now: int) -> None:
-        """Ask again for what is not known yet; let go of what is long gone."""
+        """Ask again for what is not known yet and due; let go of what is long gone."""
         self._now = now
-        for key, scope in list(self._pending.items()):
-            if now < scope.next_try:
-                continue
-            self._resolve(scope, now)
-            scope.next_try = now + min(2_000_000 << min(scope.tries, 9), SECOND)
-            if scope.resolved or now - scope.created > PATIENCE:
-                self._pending.pop(key, None)
-                self.unresolved += not scope.resolved
-        # a thousand containers without an address are not worth a look forty times a second
-        look = self._now - self._born < SECOND or now - self._looked >= SECOND // 4
-        self._looked = now if look else self._looked
-        for key, scope in list(self._without_ip.items()) if look else ():
-            if now - scope.addresses_at >= min(20_000_000 << min(scope.ip_tries, 12), 10_000_000_000):
-                scope.addresses_at = now
-                scope.ip_tries += 1
-                self._address(scope)
-            if not scope.exists or (scope.container and scope.container.ip) or now - scope.created > 60 * PATIENCE:
-                self._without_ip.pop(key, None)
+        while (scope := self._asked.due(now)) is not None:
+            self._ask(scope, now)
+        while (scope := self._looked.due(now)) is not None:
+            self._look(scope, now)
         while self._gone and now - next(iter(self._gone.values())) > 5_000_000_000:
             self.forget(next(iter(self._gone)))
+
+    def _ask(self, scope: Scope, now: int) -> None:
+        """The runtimes' state, for a container that is not known yet."""
+        key = scope.cid or ""
+        if self._pending.get(key) is not scope:
+            return
+        self._resolve(scope, now)
+        if scope.resolved or now - scope.created > PATIENCE:
+            self._pending.pop(key, None)
+            self.unresolved += not scope.resolved
+        else:
+            self._asked.add(now + min(FIRST_ASK << scope.tries, LAST_ASK), scope)
+
+    def _look(self, scope: Scope, now: int) -> None:
+        """The addresses, for a container that has none yet."""
+        key = scope.cid or ""
+        if self._without_ip.get(key) is not scope:
+            return
+        scope.ip_tries += 1
+        shares = self._address(scope)
+        known = scope.container is not None and scope.container.ip
+        age = now - scope.created
+        if not scope.exists or known or age > 60 * PATIENCE or (shares and age > PATIENCE):
+            del self._without_ip[key]
+        else:
+            self._looked.add(now + min(FIRST_LOOK << min(scope.ip_tries, 12), LAST_LOOK), scope)
 
     @property
     def hurry(self) -> bool:
@@ -396,6 +428,7 @@ class Workloads:
     def _new_container(self, cid: str, fallback: str, path: str, now: int) -> Scope:
         scope = self._shared[cid] = self._by_path[path] = Scope(fallback, path, now, cid)
         self._pending[cid] = scope
+        self._asked.add(now, scope)
         self._born = now
         self._resolve(scope, now)
         return scope
@@ -433,7 +466,7 @@ class Workloads:
             return
         if found is None:
             if scope.tries == 3:  # no runtime's: its addresses can be known all the same
-                self._without_ip[scope.cid] = scope
+                self._seek(scope)
             return
         self.take(scope, found)
 
@@ -449,13 +482,21 @@ class Workloads:
         scope.resolved = True
         self._pending.pop(scope.cid or "", None)
         if not container.ip:
-            self._without_ip[scope.cid or ""] = scope
+            self._seek(scope)
 
-    def _address(self, scope: Scope) -> None:
-        """The container's addresses: from Docker's state, else from the network of a process inside."""
+    def _seek(self, scope: Scope) -> None:
+        """Its addresses are still to be found."""
+        if self._without_ip.get(scope.cid or "") is not scope:
+            self._without_ip[scope.cid or ""] = scope
+            self._looked.add(0, scope)
+
+    def _address(self, scope: Scope) -> bool:
+        """The container's addresses: from Docker's state, else from the network of a process inside. Whether that is
+        the machine's own network, so that there are none to be found."""
         container = scope.container
         assert container is not None
         ip: tuple[str, ...] = ()
+        shares = False
         if container.runtime == "docker" and scope.cid and not scope.host_network:
             try:
                 found = self.runtimes.lookup(scope.cid)
@@ -473,14 +514,17 @@ class Workloads:
                 if own != host or scope.host_network:
                     ip = addresses(self.proc / str(pid) / "net")
                     break
+                shares = True
         if ip:
             scope.container = msgspec.structs.replace(container, ip=ip)
+        return shares
 
     def _pids(self, scope: Scope) -> list[int]:
         pids = [scope.first] if scope.first else []
         if self.cgroups is not None:
             try:
-                raw = Path(f"{self.cgroups}{scope.path}/cgroup.procs").read_bytes()
+                with open(f"{self.cgroups}{scope.path}/cgroup.procs", "rb") as file:
+                    raw = file.read()
                 pids += [int(word) for word in raw.split()[:4]]
             except (OSError, ValueError):
                 pass

@@ -27,7 +27,13 @@ def events(
     follow: Annotated[bool, typer.Option("-f", "--follow", help=f"Until Ctrl-C; else for {GLANCE:g} seconds.")] = False,
     workload: Annotated[str | None, typer.Option(metavar="W", help="Of this workload only.")] = None,
     kind: Annotated[str | None, typer.Option(metavar="K", help=", ".join(KINDS))] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Each one, before repeats are folded.")] = False,
+    everything: Annotated[
+        bool,
+        typer.Option(
+            "--all",
+            help="Each one, before repeats are folded (but of a flood, equal ones as one).",
+        ),
+    ] = False,
     json: Json = False,
 ) -> int:
     """Events as they happen."""

@@ -29,6 +29,11 @@
 #include <time.h>
 #include <unistd.h>
 
+#define MOST_FILES 512
+#ifndef SYS_close_range
+#define SYS_close_range 436
+#endif
+
 static double cpu(void)
 {
     struct rusage self, children;
@@ -207,10 +212,9 @@ int main(int argc, char **argv)
         for (; done < total; done++) {
             snprintf(path, sizeof path, "%s/%ld", argv[4], kinds ? done % kinds : done);
             int file = open(path, O_RDONLY);
-            if (file >= 0)
-                close(file);
-            else
-                failed++;
+            failed += file < 0;
+            if (file >= MOST_FILES) /* closed together: half of the calls are not opens otherwise */
+                syscall(SYS_close_range, MOST_FILES / 2, ~0U, 0);
             if (done % burst == burst - 1)
                 sleep_until(start + (long long)((done + 1) * (1e9 / n)));
         }

@@ -127,3 +127,39 @@ def test_20000_opens_per_second_are_all_told(alone: tuple[list[Actor], Attached]
     lost = attached.reader.lost().get("ring.file", 0) - before
     assert [received + lost] == made, "lost, and not counted"
     assert (RATE * SECONDS, 0) == (received, lost)
+
+
+def cycle(folder: str, files: int, opens: int) -> int:
+    """Opens of numbered files, one after the other and again, as fast as they go; how many."""
+    paths = [f"{folder}/{number}" for number in range(files)]
+    for at in range(opens):
+        os.close(os.open(paths[at % files], os.O_RDONLY))
+    return opens
+
+
+@pytest.mark.parametrize("alone", [({"file"}, 16 << 20, 1)], indirect=True, ids=["16 MiB ring"])
+@pytest.mark.parametrize("forwarded", [False, True], ids=["with keys", "without keys"])
+def test_folded_opens_are_as_many_as_were_made(
+    alone: tuple[list[Actor], Attached], tmp_path: Path, forwarded: bool
+) -> None:
+    """60,000 opens of 200 files: 300 of each, in few records, read while they are made as the probe process reads."""
+    (actor,), attached = alone
+    for number in range(200):
+        (tmp_path / str(number)).touch()
+    attached.counts.forward(forwarded)
+    generator = threading.Thread(target=actor.do, args=(cycle, str(tmp_path), 200, 60_000))
+    told: Counter[bytes] = Counter()
+    records = 0
+    generator.start()
+    while generator.is_alive() or attached.reader.pending():
+        attached.reader.wait(0.2)
+        for r in attached.reader.drain(4096, fold=True):
+            if r.path and r.path.startswith(bytes(tmp_path)):
+                told[r.path] += r.count
+                records += 1
+                assert (r.key == 0) == forwarded
+    generator.join()
+
+    assert {}.keys() == attached.reader.lost().keys() - {"bucket.file"}
+    assert {f"{tmp_path}/{number}".encode(): 300 for number in range(200)} == told
+    assert records < 30_000

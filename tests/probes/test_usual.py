@@ -1,5 +1,6 @@
 """The agent between the kernel's counts and the worker's word on what is usual."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ class FakeKernel:
     def __init__(self, room: int = 1000) -> None:
         self.room = room
         self.by_cgroup: dict[int, int] = {}
-        self.tallies: dict[int, Tally] = {}
+        self.did: dict[int, Tally] = {}
         self.holding: dict[int, int] = {}
         self.enforced: dict[int, bool] = {}
         self.usages: dict[int, Usage] = {}
@@ -31,11 +32,11 @@ class FakeKernel:
     def slots(self) -> dict[int, int]:
         return dict(self.by_cgroup)
 
-    def tally(self, slot: int) -> Tally | None:
-        return self.tallies.pop(slot, None)
+    def tallies(self, slots: Iterable[int]) -> dict[int, Tally]:
+        return {slot: self.did.pop(slot) for slot in slots if slot in self.did}
 
-    def held(self, slot: int) -> int:
-        return self.holding.pop(slot, 0)
+    def held_back(self, slots: Iterable[int]) -> dict[int, int]:
+        return {slot: self.holding.pop(slot) for slot in slots if slot in self.holding}
 
     def enforce(self, slot: int, on: bool) -> None:
         self.enforced[slot] = on
@@ -239,7 +240,7 @@ def test_system_calls_errors_bytes_and_what_was_held_back_are_in_the_window(worl
     cgroup, _ = world.running(A)
     world.flush()
     kernel.by_cgroup = {cgroup: 5}
-    kernel.tallies = {5: Tally(1000, 200, {0: 7, 257: 2}, {2: 1})}
+    kernel.did = {5: Tally(1000, 200, {0: 7, 257: 2}, {2: 1})}
     kernel.holding = {5: 9000}
 
     world.flush()
