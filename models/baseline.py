@@ -10,7 +10,7 @@ from river import base
 
 from config.schema import Allow, Models
 from models import budget as budgets
-from models import danger, host, novelty, paths, programs
+from models import danger, decisions, host, novelty, paths, programs
 from models.budget import Activity, Budgets, Told
 from models.counts import Categories
 from models.departure import category_of, place_of, program_of
@@ -95,6 +95,9 @@ class Baseline(base.AnomalyDetector):
         self.accepted: dict[str, list[Any]] = {}
         """value -> [author, reason, time, decision id]"""
         self.unlearned: dict[str, list[Any]] = {}
+        self.decisions = decisions.Decisions()
+        self.answers: dict[str, list[int]] = {"false": [], "true": []}
+        """What people said of alerts -> when, seconds since the workload's first event."""
         self.applied: dict[int, int] = {}
         self.counts: dict[str, int] = {}
         self.containers: dict[str, int] = {}
@@ -175,7 +178,8 @@ class Baseline(base.AnomalyDetector):
             elif event.key:
                 self._passed_over(event)
             return None
-        text = novelty.value(view.tokens) if self.unlearned or self.accepted else ""
+        decided = self.decisions
+        text = novelty.value(view.tokens) if self.unlearned or self.accepted or decided.named else ""
         nodes, depth = self.tree.walk(view.tokens)
         if depth == len(view.tokens) and nodes[-1].n and text not in self.unlearned:
             self._visit(nodes[-1], event)
@@ -184,6 +188,8 @@ class Baseline(base.AnomalyDetector):
             if event.key or event.shape:  # a path that changes every time is seen again only as a value
                 self._hand(event, nodes[-1])
             return None
+        if (verdict := self._decided(event, view, nodes, depth, text)) is not None:
+            return verdict[0]
         if self.learning.mode == "learning" or text in self.accepted or self._given(event, view):
             finding = self._rehearse(event, view, nodes, depth, text) if self.learning.mode == "learning" else None
             self._learn(view, nodes, depth, event)
@@ -201,6 +207,31 @@ class Baseline(base.AnomalyDetector):
         if kind in ("accept", "dns") or actor in self.programs or actor.startswith("("):
             self._learn(view, nodes, depth, event)  # what a program does that was told itself stays unknown with it
         return None
+
+    def _decided(
+        self, event: Event, view: View, nodes: list[Node], depth: int, text: str
+    ) -> tuple[Finding | None] | None:
+        """What people's decisions say of an unknown value; None: nothing."""
+        d = self.decisions
+        if text and text in d.confirmed:
+            _, weight, place = self._expected(view, nodes, depth, event)
+            return (self._tell(event, view, 0.0, weight, place, depth),)
+        if d.passing and text not in self.unlearned and d.silent(view.tokens, text, event.count, self.now):
+            return (None,)
+        if text in self.accepted:
+            decisions.learn(self, view.tokens, text, event.count)
+            return (None,)
+        if d.locks and d.locked(event.kind) is not None:
+            if event.detail and (event.detail.get("seeded") or event.detail.get("runtime")):
+                return (None,)
+            expected, weight, place = self._expected(view, nodes, depth, event)
+            return (self._tell(event, view, 0.0 if text in self.unlearned else expected, weight, place, depth),)
+        return None
+
+    def fresh(self) -> None:
+        """Everything is judged anew."""
+        self._cache.clear()
+        self.usual.clear()
 
     def _rehearse(self, event: Event, view: View, nodes: list[Node], depth: int, text: str) -> Finding | None:
         """In the second half of learning: what would be told if learning ended now. It is learned all the same."""
@@ -284,6 +315,10 @@ class Baseline(base.AnomalyDetector):
                 learning.mode = "forced"
                 learning.ended = now
         nxt = self.epoch + self.window_end * NS
+        if self.decisions.next is not None:
+            if self.decisions.next <= self.now_ns:
+                decisions.expire(self, self.now_ns)
+            nxt = min(nxt, self.decisions.next or nxt)
         if learning.mode == "learning" and self.rule.max is not None:
             nxt = min(nxt, max(self.epoch + int((learning.start + self.rule.max) * NS), self.now_ns + 1))
         self.deadline_ns = nxt
@@ -495,7 +530,8 @@ class Baseline(base.AnomalyDetector):
         entry[1] += event.count
         entry[3] = now
         subject = self._subject(event, view, value, place, depth)
-        self.told.add(place, subject, now)
+        if value not in self.decisions.confirmed and self.decisions.snoozed(value, "novelty", event.time) is None:
+            self.told.add(place, subject, now)
         held = self._limited(f"novelty {place}", event.time // NS, NOVEL_PER_SECOND)
         if held is None:
             return None
@@ -598,6 +634,12 @@ class Baseline(base.AnomalyDetector):
         evidence: dict[str, Any],
         would: bool = False,
     ) -> Finding:
+        if not would and (snooze := self.decisions.snoozed(value, detector, event.time)) is not None:
+            would = True
+            snooze.silenced += max(1, event.count)
+            snooze.last = self.now
+            evidence["snoozed"] = {"id": snooze.id, "by": snooze.author, "until": decisions.stamp(snooze.until or 0)}
+            why = f"{why} Snoozed by {snooze.author or 'somebody'} until {decisions.stamp(snooze.until or 0)[:16]}Z."
         return Finding(
             event=event,
             workload=self.name,
@@ -681,7 +723,7 @@ class Baseline(base.AnomalyDetector):
             factor = RATE_FACTOR if learning.mode == "enforcing" else RATE_FACTOR_FORCED
             if x[metric] >= FLOOR[metric] and x[metric] >= factor * max(most, 1.0) and not self.host:
                 finding = self._rate(window, metric, x[metric], most, deviations, process)
-        if finding is None and not lossy and not window.lost:
+        if finding is None and not lossy and not window.lost and self.decisions.locked("rate") is None:
             self.rates.learn_one(x)
         return finding
 
@@ -741,57 +783,31 @@ class Baseline(base.AnomalyDetector):
     def decide(self, decision: Decision) -> str:
         if not self.epoch:
             self.epoch = decision.time
-        action, value = decision.action, decision.value
-        said = [decision.author, decision.reason, decision.time, decision.id]
+        action = decision.action
+        d = self.decisions
+        mark = f"{decision.id} {action} {decision.value or ''}"
+        if mark in d.recent:
+            return f"{self.name}: {action} was applied before"
+        if action not in decisions.ACTIONS:
+            raise ValueError(f"no such decision: {action}; known: {', '.join(decisions.ACTIONS)}")
         self._cache.clear()
-        if action in ("learn", "forget"):
+        if action not in ("accept", "snooze", "enforce"):
             self.usual.clear()
+        text = self._mode(action) if action in ("learn", "enforce") else decisions.take(self, decision)
+        d.recent = [*d.recent[1 - decisions.RECENT :], mark]
+        self.deadline_ns = 0
+        return text
+
+    def _mode(self, action: str) -> str:
         if action == "learn":
             self.learning.mode, self.learning.start, self.learning.ended = "learning", self.now, None
             self.learning.blind = 0.0
-            self.deadline_ns = 0
             return f"{self.name} is learning"
-        if action == "enforce":
-            if self.learning.mode == "learning":
-                self.learning.mode = "enforcing" if self.evidence() >= 1.0 else "forced"
-                self.learning.ended = self.now
-            self.deadline_ns = 0
-            note = f" (forced: evidence {int(100 * self.evidence())} %)" if self.learning.mode == "forced" else ""
-            return f"{self.name} is enforcing{note}"
-        if not value:
-            raise ValueError(f"{action} needs a value; see `wonted baseline show {self.name}`")
-        if action == "accept":
-            return self._accept(value, said)
-        if action == "forget":
-            return self._forget(value, said)
-        raise ValueError(f"no such decision: {action}; known: learn, enforce, accept, forget")
-
-    def _accept(self, value: str, said: list[Any]) -> str:
-        kind = value.partition(" ")[0]
-        if kind not in novelty.KINDS and kind not in ("danger", "rate"):
-            raise ValueError(_unknown(value, self.quarantine))
-        self.accepted[value] = said
-        self.unlearned.pop(value, None)
-        self.told.forget(value)
-        entry = self.quarantine.pop(value, None)
-        if entry is not None:
-            tokens = tuple(entry[0])
-            node = self.tree.learn(tokens, self.window)
-            node.n += entry[1]
-            self._program(tokens)
-        return f"{self.name}: {value} is normal now"
-
-    def _forget(self, value: str, said: list[Any]) -> str:
-        hits = [tokens for tokens, _ in self.tree.leaves() if novelty.value(tokens) == value]
-        was = self.accepted.pop(value, None) is not None or value in self.quarantine
-        if not hits and not was:
-            raise ValueError(_unknown(value, [novelty.value(t) for t, _ in self.tree.leaves()]))
-        for tokens in hits:
-            self.tree.remove(tokens)
-        if value.partition(" ")[0] in novelty.KINDS:
-            self.unlearned[value] = said
-        self._rebuild_programs()
-        return f"{self.name}: {value} is unknown again"
+        if self.learning.mode == "learning":
+            self.learning.mode = "enforcing" if self.evidence() >= 1.0 else "forced"
+            self.learning.ended = self.now
+        note = f" (forced: evidence {int(100 * self.evidence())} %)" if self.learning.mode == "forced" else ""
+        return f"{self.name} is enforcing{note}"
 
     # --- state -------------------------------------------------------------------------------------------------------
 
@@ -816,6 +832,8 @@ class Baseline(base.AnomalyDetector):
             "quarantine": self.quarantine,
             "accepted": self.accepted,
             "unlearned": self.unlearned,
+            "decisions": self.decisions.dump(),
+            "answers": self.answers,
             "applied": self.applied,
             "counts": self.counts,
             "containers": self.containers,
@@ -853,6 +871,11 @@ class Baseline(base.AnomalyDetector):
         self.rates.load(s["rates"])
         self.rate_told, self.names_of = s["rate_told"], s["names"]
         self.quarantine, self.accepted, self.unlearned = s["quarantine"], s["accepted"], s["unlearned"]
+        if "decisions" in s:
+            self.decisions.load(s["decisions"])
+        else:
+            self.decisions.adopt(self.accepted, self.unlearned)
+        self.answers = {"false": [], "true": [], **s.get("answers", {})}
         self.applied, self.counts, self.containers = s["applied"], s["counts"], s["containers"]
         self.lost, self.suppressed, self.limits, self.host = s["lost"], s["suppressed"], s["limits"], s["host"]
         self.altered, self.rehearsed = s.get("altered", {}), list(s.get("rehearsed", (0, 0, 0)))
@@ -881,6 +904,7 @@ class Baseline(base.AnomalyDetector):
             "in_kernel": len(self.usual),
             "surprises_per_week": round(surprises, 3),
             "budget": self.budgets.total,
+            **decisions.status(self),
         }
 
     def describe(self) -> dict[str, Any]:
@@ -904,11 +928,7 @@ class Baseline(base.AnomalyDetector):
             "not_seen": self.learning.not_seen(self.now),
             "forgotten": self.tree.forgotten,
             "folded": self.tree.truncated,
-            "decisions": [
-                {"action": action, "value": v, "author": d[0], "reason": d[1], "time": _stamp(d[2]), "id": d[3]}
-                for action, table in (("accept", self.accepted), ("forget", self.unlearned))
-                for v, d in sorted(table.items())
-            ],
+            "decisions": decisions.rows(self),
             "quarantine": [
                 {
                     "value": v,
@@ -927,13 +947,6 @@ class Baseline(base.AnomalyDetector):
 
 def _stamp(time_ns: int) -> str:
     return datetime.fromtimestamp(time_ns / NS, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def _unknown(value: str, candidates: Any) -> str:
-    import difflib
-
-    near = difflib.get_close_matches(value, list(candidates), 3, 0.4)
-    return f"no such value: {value}; nearest: {'; '.join(near) if near else 'none'}"
 
 
 def _keep(place: tuple[str, ...]) -> bool:
