@@ -32,6 +32,8 @@ MOST = 256
 RECENT = 64
 """Ids of decisions that are known to be applied, whatever became of them: a replay repeats the latest only."""
 ANSWERS = 512
+BACK = 8
+"""Decisions on one value that can be taken back one after the other."""
 VALUES = ("accept", "confirm", "forget")
 """Of these one at most is in force per value: the latest."""
 
@@ -269,6 +271,7 @@ def _confirm(b: "Baseline", entry: Entry, decision: Decision) -> str:
     _value(b, entry)
     _supersede(b, entry)
     _unlearn(b, entry)
+    _mark(b, entry)
     entry.before["excused"] = excuse(b.told, entry.value)
     if decision.alert is not None or entry.value in b.quarantine:
         _answer(b, entry, "true")
@@ -277,7 +280,8 @@ def _confirm(b: "Baseline", entry: Entry, decision: Decision) -> str:
 
 
 def _forget(b: "Baseline", entry: Entry, _: Decision) -> str:
-    kind = _value_or_known(b, entry)
+    if not entry.value:
+        raise ValueError(f"forget needs a value; see `wonted baseline show {b.name}`")
     was = b.decisions.on(entry.value) is not None or entry.value in b.accepted or entry.value in b.quarantine
     if not _leaves(b, entry.value) and not was:
         raise ValueError(unknown(entry.value, [novelty.value(t) for t, _ in b.tree.leaves()]))
@@ -285,17 +289,16 @@ def _forget(b: "Baseline", entry: Entry, _: Decision) -> str:
         return f"{b.name}: {entry.value} is a confirmed incident: it is unknown already"
     _supersede(b, entry)
     _unlearn(b, entry)
-    if kind in novelty.KINDS:
-        entry.before["unlearned"] = b.unlearned.get(entry.value)
-        b.unlearned[entry.value] = [entry.author, entry.reason, entry.time, entry.id]
+    _mark(b, entry)
     b.decisions.put(entry)
     return f"{b.name}: {entry.value} is unknown again"
 
 
-def _value_or_known(b: "Baseline", entry: Entry) -> str:
-    if not entry.value:
-        raise ValueError(f"forget needs a value; see `wonted baseline show {b.name}`")
-    return entry.value.partition(" ")[0]
+def _mark(b: "Baseline", entry: Entry) -> None:
+    """Told whatever else covers it: a pattern that learning made, or one of a person's."""
+    if entry.value.partition(" ")[0] in novelty.KINDS:
+        entry.before["unlearned"] = b.unlearned.get(entry.value)
+        b.unlearned[entry.value] = [entry.author, entry.reason, entry.time, entry.id]
 
 
 def _lock(b: "Baseline", entry: Entry, _: Decision) -> str:
@@ -381,7 +384,7 @@ def _again(b: "Baseline", entry: Entry) -> None:
     said = [entry.author, entry.reason, entry.time, entry.id]
     if entry.action == "accept":
         b.accepted[entry.value] = said
-    elif entry.action == "forget":
+    elif entry.value.partition(" ")[0] in novelty.KINDS:
         b.unlearned[entry.value] = said
     if entry.answer is not None:
         _answer(b, entry, entry.answer)
@@ -399,7 +402,10 @@ def _supersede(b: "Baseline", entry: Entry) -> None:
         _unanswer(b, earlier)
     b.decisions.drop(earlier)
     b.accepted.pop(entry.value, None)
-    earlier.before.pop("entry", None)  # one step back is kept, not a chain
+    entry.before["depth"] = earlier.before.get("depth", 0) + 1
+    if entry.before["depth"] > BACK:
+        entry.before["depth"] = 0
+        earlier.before.pop("entry", None)
     entry.before["entry"] = msgspec.to_builtins(earlier)
 
 
