@@ -229,7 +229,7 @@ def _accept(b: "Baseline", entry: Entry, decision: Decision) -> str:
         b.told.forget(value)
     if entry.scope == "value" and entry.until is None:
         _known(b, entry)
-    if answered:
+    if answered and not decision.imported:
         _answer(b, entry, "false")
     d.put(entry)
     if entry.scope == "value" and entry.until is None:
@@ -273,17 +273,17 @@ def _confirm(b: "Baseline", entry: Entry, decision: Decision) -> str:
     _unlearn(b, entry)
     _mark(b, entry)
     entry.before["excused"] = excuse(b.told, entry.value)
-    if decision.alert is not None or entry.value in b.quarantine:
+    if decision.alert is not None or (entry.value in b.quarantine and not decision.imported):
         _answer(b, entry, "true")
     b.decisions.put(entry)
     return f"{b.name}: {entry.value} is confirmed: never learned, and told at each new incident"
 
 
-def _forget(b: "Baseline", entry: Entry, _: Decision) -> str:
+def _forget(b: "Baseline", entry: Entry, decision: Decision) -> str:
     if not entry.value:
         raise ValueError(f"forget needs a value; see `wonted baseline show {b.name}`")
     was = b.decisions.on(entry.value) is not None or entry.value in b.accepted or entry.value in b.quarantine
-    if not _leaves(b, entry.value) and not was:
+    if not _leaves(b, entry.value) and not was and not (decision.imported and _value(b, entry)):
         raise ValueError(unknown(entry.value, [novelty.value(t) for t, _ in b.tree.leaves()]))
     if entry.value in b.decisions.confirmed:
         return f"{b.name}: {entry.value} is a confirmed incident: it is unknown already"

@@ -63,4 +63,6 @@ class Decision(msgspec.Struct, frozen=True):
     alert: str | None = None
     """The alert that this is the answer to: accept says that it was false, confirm that it was true."""
     tokens: tuple[str, ...] | None = None
-    """What `value` stands for, where it comes from an export and the baseline may never have seen it."""
+    """What `value` stands for, where it comes from a file and the baseline may never have seen it."""
+    imported: bool = False
+    """From a file: no answer to an alert, and its value may be one that was never seen here."""

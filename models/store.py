@@ -11,6 +11,7 @@ import msgspec
 
 from config.schema import Models, Settings
 from models.baseline import Baseline, lossy
+from models.decisions import rows
 from models.finding import Decision, Finding
 from models.learning import Rule
 from models.usual import Change, Host
@@ -196,6 +197,16 @@ class Baselines:
         answer = self._all[name].decide(decision)
         self._dirty.add(name)
         return answer
+
+    def trial(self, workload: str) -> Baseline:
+        """A copy to try decisions on. Raises KeyError where the workload is unknown."""
+        copy = self._make(workload)
+        copy.load(msgspec.msgpack.decode(msgspec.msgpack.encode(self._all[workload].state()), strict=False))
+        return copy
+
+    def decisions(self, workload: str) -> list[dict[str, Any]]:
+        """What is in force."""
+        return rows(self._all[workload])
 
     def find(self, wanted: str) -> str:
         """Exactly, by unique prefix, or by shell pattern."""

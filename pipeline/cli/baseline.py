@@ -1,9 +1,10 @@
-"""baseline show, accept, forget."""
+"""baseline show, accept, forget; the other decisions are in decisions.py."""
 
 from typing import Annotated, Any
 
 import typer
 
+from pipeline.cli import decisions
 from pipeline.cli.context import OK, options
 from pipeline.cli.service import Json
 from pipeline.cli.workloads import Name, Reason, decide
@@ -14,6 +15,7 @@ def register(app: typer.Typer) -> None:
     group.command()(show)
     group.command()(accept)
     group.command()(forget)
+    decisions.commands(group)
     app.add_typer(group, name="baseline")
 
 
@@ -45,8 +47,7 @@ def outline(found: dict[str, Any]) -> None:
         table(("count#", "last", "value"), rows)
     if found["decisions"]:
         line("decided by people:")
-        rows = [(row["action"], row["author"], row["reason"], row["value"]) for row in found["decisions"]]
-        table(("what", "who", "why", "value"), rows)
+        decisions.listing(found["decisions"])
 
 
 def accept(
@@ -56,20 +57,33 @@ def accept(
     value: Annotated[
         str | None, typer.Argument(help="With a workload: the value, as `baseline show` prints it.")
     ] = None,
+    scope: Annotated[
+        str | None,
+        typer.Option(help="How wide: value (this alone), place (one step wider), anyone (by any program)."),
+    ] = None,
+    pattern: Annotated[
+        str | None, typer.Option(metavar="GLOB", help="All values of the workload that match this shell pattern.")
+    ] = None,
+    span: decisions.For = None,
     reason: Reason = None,
+    author: decisions.Author = None,
     json: Json = False,
 ) -> int:
-    """This is normal: learn the alert's value; the next one is silent."""
+    """This is normal: the next one is silent. For good and as it is, it is learned; else silent as long as said."""
+    wide = {"scope": scope, "pattern": pattern, "for_s": decisions.length(span), "author": author}
+    if pattern is not None and not alert.startswith("al_"):
+        return decide("accept", alert, value=pattern, reason=reason, json=json, **wide)
     if value is None:
-        return decide("accept", None, value=alert, reason=reason, json=json)
-    return decide("accept", alert, value=value, reason=reason, json=json)
+        return decide("accept", None, value=alert, reason=reason, json=json, **wide)
+    return decide("accept", alert, value=value, reason=reason, json=json, **wide)
 
 
 def forget(
     workload: Name,
     value: Annotated[str, typer.Argument(help="As `baseline show` prints it.")],
     reason: Reason = None,
+    author: decisions.Author = None,
     json: Json = False,
 ) -> int:
     """Take a value out of the baseline: the next one is told."""
-    return decide("forget", workload, value=value, reason=reason, json=json)
+    return decide("forget", workload, value=value, reason=reason, json=json, author=author)
