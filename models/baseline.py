@@ -10,14 +10,14 @@ from river import base
 
 from config.schema import Allow, Models
 from models import budget as budgets
-from models import danger, decisions, host, novelty, paths, programs
+from models import danger, decisions, explain, host, novelty, paths, programs, releases
 from models.budget import Activity, Budgets, Told
 from models.counts import Categories
 from models.departure import category_of, place_of, program_of
 from models.finding import SEVERITIES, Decision, Finding
 from models.kinds import file, network
 from models.kinds.view import REFUSED, Known, View, Weight, who
-from models.learning import NS, Learning, Rule, duration, several
+from models.learning import NS, Learning, Rule
 from models.rates import FLOOR, Rates, vector
 from models.tree import SPECIAL, Node, Tree
 from models.usual import Host, Usual, sensitive, volatile
@@ -37,15 +37,6 @@ GRACE_S = 20
 """A start that learning never saw: what known programs do this long after it is learned, not told."""
 NOT_AT_A_START = ("writable", "scratch", "hidden", "shell", "download", "network")
 OPENS = frozenset({"open_read", "open_write", "create"})
-NOUNS = {
-    "exec": "run",
-    "file": "file event",
-    "connect": "connection",
-    "accept": "accepted connection",
-    "listen": "listener",
-    "dns": "DNS query",
-    "privilege": "privileged call",
-}
 RATE_DEVIATIONS = 8.0
 RATE_FACTOR_FORCED = 20.0
 RATE_FACTOR = 4.0
@@ -96,6 +87,7 @@ class Baseline(base.AnomalyDetector):
         """value -> [author, reason, time, decision id]"""
         self.unlearned: dict[str, list[Any]] = {}
         self.decisions = decisions.Decisions()
+        self.releases = releases.Releases()
         self.answers: dict[str, list[int]] = {"false": [], "true": []}
         """What people said of alerts -> when, seconds since the workload's first event."""
         self.applied: dict[int, int] = {}
@@ -202,7 +194,12 @@ class Baseline(base.AnomalyDetector):
         if text in self.unlearned:
             expected = 0.0
         if expected <= self.budgets.of(kind):
-            return self._tell(event, view, expected, weight, place, depth)
+            release = releases.opened(self, event, view, depth, weight) if text not in self.unlearned else None
+            if release is not None and releases.supported(release, novelty.value(view.tokens), event.container):
+                self.quarantine.pop(novelty.value(view.tokens), None)
+                self._learn(view, nodes, depth, event)
+                return None
+            return self._tell(event, view, expected, weight, place, depth, release)
         actor = view.tokens[1]
         if kind in ("accept", "dns") or actor in self.programs or actor.startswith("("):
             self._learn(view, nodes, depth, event)  # what a program does that was told itself stays unknown with it
@@ -228,6 +225,11 @@ class Baseline(base.AnomalyDetector):
             return (self._tell(event, view, 0.0 if text in self.unlearned else expected, weight, place, depth),)
         return None
 
+    @property
+    def crowded(self) -> bool:
+        """Did it forget something to stay small? Then a first time is the first that it remembers."""
+        return bool(self.tree.forgotten) or len(self.quarantine) >= QUARANTINE
+
     def fresh(self) -> None:
         """Everything is judged anew."""
         self._cache.clear()
@@ -250,7 +252,8 @@ class Baseline(base.AnomalyDetector):
             return None
         self.rehearsed[1] += 1
         value = novelty.value(view.tokens)
-        return self._novel(event, weight, expected, value, value, {"odds": weight.odds, "place": place}, would=True)
+        evidence = {"odds": weight.odds, "place": place}
+        return self._novel(event, view, weight, expected, value, value, evidence, would=True)
 
     # --- River's side ------------------------------------------------------------------------------------------------
 
@@ -395,6 +398,9 @@ class Baseline(base.AnomalyDetector):
         self._program(tokens)
         if not new:
             return
+        release = self.releases.fresh(event.container, self.seconds(event.time), releases.SHOWN_S)
+        if release is not None:
+            release.note(novelty.value(tokens))
         self.categories.add(category_of(view, depth), window)
         place = place_of(view, depth)
         if nodes[-1].born < window and not event.detail.get("seeded"):
@@ -433,9 +439,10 @@ class Baseline(base.AnomalyDetector):
                 self.learning.starts += 1
                 self.grace_until = self.now + GRACE_S
 
-    def contained(self, container: Container) -> None:
+    def contained(self, container: Container, time_ns: int = 0) -> None:
         """It runs in a container, in this one among others."""
         self.host = False
+        self.releases.seen(container, self.seconds(time_ns) if self.epoch else 0)
         if container.id not in self.containers:
             if len(self.containers) >= 64:
                 del self.containers[next(iter(self.containers))]
@@ -518,7 +525,14 @@ class Baseline(base.AnomalyDetector):
         return held
 
     def _tell(
-        self, event: Event, view: View, expected: float, weight: Weight, place: str, depth: int
+        self,
+        event: Event,
+        view: View,
+        expected: float,
+        weight: Weight,
+        place: str,
+        depth: int,
+        release: releases.Release | None = None,
     ) -> Finding | None:
         value = novelty.value(view.tokens)
         now = self.now
@@ -530,6 +544,10 @@ class Baseline(base.AnomalyDetector):
         entry[1] += event.count
         entry[3] = now
         subject = self._subject(event, view, value, place, depth)
+        if release is not None:  # one alert for all that is harmless and new in it
+            subject = f"release {release.digest}"
+        if (new := self.releases.fresh(event.container, self.seconds(event.time), releases.SHOWN_S)) is not None:
+            new.note(value)
         if value not in self.decisions.confirmed and self.decisions.snoozed(value, "novelty", event.time) is None:
             self.told.add(place, subject, now)
         held = self._limited(f"novelty {place}", event.time // NS, NOVEL_PER_SECOND)
@@ -538,11 +556,12 @@ class Baseline(base.AnomalyDetector):
         evidence: dict[str, Any] = {"seen": entry[1], "odds": weight.odds, "place": place}
         if held:
             evidence["held_back"] = held
-        return self._novel(event, weight, expected, value, subject, evidence)
+        return self._novel(event, view, weight, expected, value, subject, evidence)
 
     def _novel(
         self,
         event: Event,
+        view: View,
         weight: Weight,
         expected: float,
         value: str,
@@ -554,7 +573,8 @@ class Baseline(base.AnomalyDetector):
         severity = weight.severity
         if expected <= of / 100 and severity in ("low", "medium"):
             severity = SEVERITIES[SEVERITIES.index(severity) + 1]
-        evidence["nearest"] = weight.near
+        why, said = explain.sentence(self, event, view, expected, weight, value)
+        evidence.update(said)
         return self._finding(
             event,
             event.kind,
@@ -562,7 +582,7 @@ class Baseline(base.AnomalyDetector):
             None,
             severity,
             weight.what.format(workload=self.name),
-            self._why(event.kind, weight),
+            f"{why}{self._forced_note()}.",
             self._bits(expected),
             expected,
             of,
@@ -602,16 +622,6 @@ class Baseline(base.AnomalyDetector):
         from math import log2
 
         return 1.0 + log2(1.0 + 1000.0 / max(expected, 1e-9))
-
-    def _why(self, kind: str, weight: Weight) -> str:
-        learning = self.learning
-        ended = learning.ended if learning.ended is not None else self.now
-        events = several(self.counts.get(kind, 0), NOUNS.get(kind, "event"))
-        text = (
-            f"Never in {duration(ended - learning.start)} of learning "
-            f"({several(len(self.programs), 'known program')}, {events}); {weight.near}"
-        )
-        return f"{text}{self._forced_note()}."
 
     def _forced_note(self) -> str:
         return f" (forced: evidence {int(100 * self.evidence())} %)" if self.learning.mode == "forced" else ""
@@ -834,6 +844,7 @@ class Baseline(base.AnomalyDetector):
             "unlearned": self.unlearned,
             "decisions": self.decisions.dump(),
             "answers": self.answers,
+            "releases": self.releases.dump(),
             "applied": self.applied,
             "counts": self.counts,
             "containers": self.containers,
@@ -875,6 +886,8 @@ class Baseline(base.AnomalyDetector):
             self.decisions.load(s["decisions"])
         else:
             self.decisions.adopt(self.accepted, self.unlearned)
+        if "releases" in s:
+            self.releases.load(s["releases"])
         self.answers = {"false": [], "true": [], **s.get("answers", {})}
         self.applied, self.counts, self.containers = s["applied"], s["counts"], s["containers"]
         self.lost, self.suppressed, self.limits, self.host = s["lost"], s["suppressed"], s["limits"], s["host"]
@@ -914,8 +927,8 @@ class Baseline(base.AnomalyDetector):
                 {
                     "value": novelty.value(tokens),
                     "count": node.n,
-                    "first": self._stamp(node.born),
-                    "last": self._stamp(node.last),
+                    "first": self.stamp(node.born),
+                    "last": self.stamp(node.last),
                 }
             )
         for rows in known.values():
@@ -929,19 +942,20 @@ class Baseline(base.AnomalyDetector):
             "forgotten": self.tree.forgotten,
             "folded": self.tree.truncated,
             "decisions": decisions.rows(self),
+            "releases": releases.rows(self),
             "quarantine": [
                 {
                     "value": v,
                     "count": e[1],
-                    "first": self._stamp(e[2]),
-                    "last": self._stamp(e[3]),
+                    "first": self.stamp(e[2]),
+                    "last": self.stamp(e[3]),
                     "expected_per_week": e[4],
                 }
                 for v, e in sorted(self.quarantine.items())
             ],
         }
 
-    def _stamp(self, second: int) -> str:
+    def stamp(self, second: int) -> str:
         return _stamp(self.epoch + second * NS)
 
 

@@ -62,6 +62,7 @@ class Service:
             "control": self.control,
             "decisions": self.decisions,
             "import": self.take_in,
+            "diff": self.diff,
             "stop": self.end,
         }
 
@@ -350,6 +351,19 @@ class Service:
         for one in map(str, asked):
             names |= dict.fromkeys([n for n in known if fnmatchcase(n, one)] or [resolve(one, known)])
         return list(names)
+
+    async def diff(self, _: Connection, request: dict[str, Any]) -> dict[str, Any]:
+        """Two baselines; or one, and what its latest image added."""
+        names = self.stages.names()
+        a = self.named(request)
+        asked = request.get("other")
+        other = None if asked is None else resolve(str(asked), sorted(names))
+        try:
+            against = None if other is None else names[other].baselines.trial(other)
+            rows = names[a].baselines.difference(a, against)
+        except ValueError as error:
+            raise Refusal(str(error)) from None
+        return {"ok": True, "result": {"a": a, "b": other, "rows": rows}}
 
     async def take_in(self, _: Connection, request: dict[str, Any]) -> dict[str, Any]:
         """Decisions from a file. All are tried on copies first: where one is refused, none is taken."""

@@ -1,11 +1,11 @@
-"""baseline show, accept, forget; the other decisions are in decisions.py."""
+"""baseline show, accept, forget, diff; the other decisions are in decisions.py."""
 
 from typing import Annotated, Any
 
 import typer
 
 from pipeline.cli import decisions
-from pipeline.cli.context import OK, options
+from pipeline.cli.context import OK, options, say
 from pipeline.cli.service import Json
 from pipeline.cli.workloads import Name, Reason, decide
 
@@ -15,6 +15,7 @@ def register(app: typer.Typer) -> None:
     group.command()(show)
     group.command()(accept)
     group.command()(forget)
+    group.command()(diff)
     decisions.commands(group)
     app.add_typer(group, name="baseline")
 
@@ -87,3 +88,31 @@ def forget(
 ) -> int:
     """Take a value out of the baseline: the next one is told."""
     return decide("forget", workload, value=value, reason=reason, json=json, author=author)
+
+
+def diff(
+    workload: Name,
+    other: Annotated[str | None, typer.Argument(metavar="[B]", help="Another; without it: the latest image.")] = None,
+    json: Json = False,
+) -> int:
+    """What one baseline knows and the other does not; of one alone, what its latest image added."""
+    from pipeline.cli.out import emit, line, table
+
+    with options.client() as client:
+        found = client.call("diff", workload=workload, other=other)
+    rows = found["rows"]
+    if json:
+        for row in rows:
+            emit(row)
+        return OK
+    for kind in dict.fromkeys(row["kind"] for row in rows):
+        some = [row for row in rows if row["kind"] == kind]
+        line(f"{kind}: {len(some)}")
+        if found["b"] is None:
+            table(("count#", "state", "value"), [(row["count"], row["state"], row["value"]) for row in some])
+        else:
+            cells = [(row["count"], row["only_in"], row["last"][:16], row["value"]) for row in some]
+            table(("count#", "only in", "last", "value"), cells)
+    if not rows:
+        say("no difference" if found["b"] is not None else "its latest image added nothing")
+    return OK
