@@ -9,6 +9,7 @@ image that is known opens nothing.
 
 from typing import TYPE_CHECKING, Any
 
+from models import programs
 from models.kinds.view import View, Weight
 from models.learning import duration
 from probes.event import Container, Event
@@ -25,7 +26,7 @@ VALUES = 32
 SHOWN_S = 3600
 """What is new this long after a release is shown with it."""
 OPEN_S = 900
-HARMLESS = 0.25
+HARMLESS = 0.55
 """Odds (models/novelty.py) below which nothing is harmless."""
 SORTS = ("plain", "data", "temp", "other")
 READS, WRITES = ("read", "list"), ("write", "name", "times", "rights")
@@ -146,6 +147,12 @@ def opened(b: "Baseline", event: Event, view: View, depth: int, weight: Weight) 
         return None
     if tokens[0] == "exec":
         return release if view.sort == "plain" and depth >= 3 else None
+    if (
+        programs.tool(tokens[1]) not in (None, "interpreter")
+        or programs.is_viewer(tokens[1])
+        or programs.is_copier(tokens[1])
+    ):
+        return None  # what somebody uses who looks around
     return release if tokens[0] == "file" and depth >= 3 and tokens[2] in (*READS, *WRITES) else None
 
 
