@@ -238,6 +238,26 @@ def test_where_one_decision_is_refused_none_is_taken(shop: Shop, tmp_path: Path)
     assert [] == shop.decided()
 
 
+def test_two_baselines_are_compared_and_one_with_its_own_latest_image(shop: Shop, data: Path) -> None:
+    other = Shop(data, f"{shop.name}-b")
+    other.run("/bin/date")
+    other.run("/bin/sed", "-n")
+
+    rows = shop("baseline", "diff", shop.name, other.name, "--json").objects
+
+    assert [("exec", other.name, "exec /bin/app -> /bin/sed -n", 1)] == [
+        (row["kind"], row["only_in"], row["value"], row["count"]) for row in rows
+    ]
+    assert "/bin/sed -n" in shop("baseline", "diff", shop.name, other.name).out
+    assert "never changed its image here" in shop.fails(1, "baseline", "diff", other.name)
+    shop.container = Container("f" * 64, shop.name, "shop:2", "sha256:two")
+    shop.run("/usr/bin/wget", "-q", "x")
+    (added,) = shop("baseline", "diff", shop.name, "--json").objects
+    assert ("told", "shop:2") == (added["state"], added["image"])
+    assert "after image shop:2 was first seen" in shop.alert("wget")["why"]
+    assert 0 == shop.alert("wget")["evidence"]["release"]["after_s"]
+
+
 BAD = [
     ("", 'f:1:1: expected "version: 1" and a list "decisions:", as `wonted baseline export` writes it; got nothing'),
     ("version: 2\ndecisions: []\n", "f:1:10: version: expected 1, got 2; export again"),

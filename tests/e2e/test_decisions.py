@@ -44,6 +44,50 @@ def test_accept_and_forget_are_taken_at_once_and_survive_a_restart(start: Start,
     again.out.wait(lambda line: "/fourth" in (line.object.get("argv") or ()), 15, "finding on ls, which was forgotten")
 
 
+def test_undo_confirm_and_snooze_hold_over_a_restart(start: Start, tmp_path: Path, cell: Cell) -> None:
+    """Undone: told again. Confirmed: told also while the workload is snoozed; what else is new is marked, not told."""
+    service = start(QUICK, data=tmp_path)
+    cell.popen("/bin/sh", "-c", "for i in 1 2 3 4 5 6 7 8; do /bin/true; sleep 0.1; done").wait(20)
+    name = cell.until(service, lambda row: row["mode"] != "learning")["workload"]
+
+    def run(program: str, word: str) -> None:
+        assert 0 == cell.popen("/bin/sh", "-c", f"{program} {word} >/dev/null 2>&1; true").wait(10)
+
+    def about(word: str) -> Callable[[Line], bool]:
+        return lambda line: word in (line.object.get("argv") or ()) and not line.object.get("finding")
+
+    run("/bin/ls", "/first")
+    run("/bin/cat", "/first")
+    alerts = {}
+    for program in ("ls", "cat"):
+        seen = service.out.wait(lambda line, p=program: about("/first")(line) and line.object["exe"].endswith(p), 15)
+        alerts[program] = seen.object["id"]
+    for args in (
+        ("accept", alerts["ls"], "--scope", "place"),
+        ("undo", "de_"),
+        ("confirm", alerts["cat"]),
+        ("snooze", name, "--for", "1h"),
+    ):
+        done = cli("baseline", *args, data=tmp_path)
+        assert 0 == done.returncode, done.stderr
+
+    service.stop()
+    again = start(QUICK, data=tmp_path)
+    run("/bin/ls", "/first")
+    run("/bin/cat", "/first")
+
+    told = {
+        program: again.out.wait(
+            lambda line, p=program: about("/first")(line) and line.object["exe"].endswith(p), 15, f"alert on {program}"
+        ).object
+        for program in ("ls", "cat")
+    }
+    assert (True, False) == (told["ls"]["would_alert"], told["cat"]["would_alert"])
+    assert "Snoozed by" in told["ls"]["why"] and "confirmed as an incident" in told["cat"]["why"]
+    actions = [row["action"] for row in objects(cli("baseline", "decisions", name, "--json", data=tmp_path))]
+    assert ["confirm", "snooze"] == sorted(actions)
+
+
 def test_modes_can_be_set_by_hand_and_survive_a_restart(start: Start, tmp_path: Path, cell: Cell) -> None:
     service = start({"snapshot": "1s"}, data=tmp_path)
     cell.popen("/bin/sh", "-c", "/bin/true; /bin/true").wait(20)
