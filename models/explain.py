@@ -131,7 +131,7 @@ def _lead(b: "Baseline", event: Event, view: View, depth: int, value: str, told:
 def _act(event: Event, view: View, depth: int) -> str:
     """Who did what, short: the title has the rest."""
     kind, tokens = event.kind, view.tokens
-    who = _cut(programs.base(tokens[1]))
+    who = _name(_cut(tokens[1]))
     shown = _cut(view.path)
     if kind == "exec":
         way = " this way" if depth >= 3 else ""
@@ -158,9 +158,9 @@ def _place(tokens: tuple[str, ...], depth: int) -> Place:
     if depth <= 1:
         return Place(noun, "")
     names = [_cut(token.lstrip(SPECIAL)) for token in tokens]
-    who = programs.base(names[1])
+    who = _name(names[1])
     if kind == "exec":
-        return Place(noun, f" by {who}" if depth == 2 else f" of {programs.base(names[2])} by {who}")
+        return Place(noun, f" by {who}" if depth == 2 else f" of {_name(names[2])} by {who}")
     if kind == "file":
         op = tokens[2].removesuffix(" refused")
         noun = ("refused " if op != tokens[2] else "") + OPS.get(op, (op, op))[1]
@@ -236,6 +236,14 @@ def _alike(one: str, other: str) -> int:
     head = next((i for i in range(most) if one[i] != other[i]), most)
     tail = next((i for i in range(most - head) if one[-1 - i] != other[-1 - i]), most - head)
     return 10 * (head + tail) // max(1, len(one), len(other))
+
+
+def _name(program: str) -> str:
+    """
+    >>> _name("/usr/bin/node"), _name("(docker exec)")
+    ('node', '(docker exec)')
+    """
+    return program if program.startswith("(") else programs.base(program)
 
 
 def _cut(text: str, limit: int = NAME) -> str:

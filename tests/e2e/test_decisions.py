@@ -1,9 +1,11 @@
 """What people decide: taken by the running service, and kept over a restart."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from pipeline.demo.service import Line
+from pipeline.demo.service import Line, Service
 from tests.benchmarks.common import Cell
 from tests.e2e.conftest import Start, cli, objects
 
@@ -53,37 +55,33 @@ def test_undo_confirm_and_snooze_hold_over_a_restart(start: Start, tmp_path: Pat
     def run(program: str, word: str) -> None:
         assert 0 == cell.popen("/bin/sh", "-c", f"{program} {word} >/dev/null 2>&1; true").wait(10)
 
-    def about(word: str) -> Callable[[Line], bool]:
-        return lambda line: word in (line.object.get("argv") or ()) and not line.object.get("finding")
+    def about(program: str, words: str, line: Line) -> bool:
+        alert = line.object
+        return str(alert.get("exe")).endswith(f"/{program}") and not alert.get("finding") and words in alert["why"]
 
-    run("/bin/ls", "/first")
-    run("/bin/cat", "/first")
-    alerts = {}
-    for program in ("ls", "cat"):
-        seen = service.out.wait(lambda line, p=program: about("/first")(line) and line.object["exe"].endswith(p), 15)
-        alerts[program] = seen.object["id"]
+    def told(service: Service, ls: str = "", cat: str = "") -> dict[str, dict[str, Any]]:
+        """The alert of each of the two programs that says these words."""
+        run("/bin/ls", "/first")
+        run("/bin/cat", "/first")
+        return {
+            program: service.out.wait(partial(about, program, words), 20, f"alert on {program}: {words}").object
+            for program, words in (("ls", ls), ("cat", cat))
+        }
+
+    first = told(service)
     for args in (
-        ("accept", alerts["ls"], "--scope", "place"),
+        ("accept", first["ls"]["id"], "--scope", "place"),
         ("undo", "de_"),
-        ("confirm", alerts["cat"]),
+        ("confirm", first["cat"]["id"]),
         ("snooze", name, "--for", "1h"),
     ):
         done = cli("baseline", *args, data=tmp_path)
         assert 0 == done.returncode, done.stderr
 
     service.stop()
-    again = start(QUICK, data=tmp_path)
-    run("/bin/ls", "/first")
-    run("/bin/cat", "/first")
+    again = told(start(QUICK, data=tmp_path), "Snoozed by", "confirmed as an incident")
 
-    told = {
-        program: again.out.wait(
-            lambda line, p=program: about("/first")(line) and line.object["exe"].endswith(p), 15, f"alert on {program}"
-        ).object
-        for program in ("ls", "cat")
-    }
-    assert (True, False) == (told["ls"]["would_alert"], told["cat"]["would_alert"])
-    assert "Snoozed by" in told["ls"]["why"] and "confirmed as an incident" in told["cat"]["why"]
+    assert (True, False) == (again["ls"]["would_alert"], again["cat"]["would_alert"])
     actions = [row["action"] for row in objects(cli("baseline", "decisions", name, "--json", data=tmp_path))]
     assert ["confirm", "snooze"] == sorted(actions)
 
