@@ -82,7 +82,8 @@ class Releases:
 
     def __init__(self) -> None:
         self.rows: list[Release] = []
-        self.known: list[str] = []
+        self.known: dict[str, None] = {}
+        """Digests, or names where there is none, in the order they came."""
         self.changes = 0
         """How often an image came that was not the first."""
 
@@ -93,11 +94,16 @@ class Releases:
         for row in self.rows:  # the digest is known later than the name, or not by every runtime
             if row.image is not None and row.image == container.image and None in (row.digest, container.digest):
                 row.digest = row.digest or container.digest
-                self.known = [*self.known[1 - KNOWN :], key]
+                self._know(key)
                 return
         self.changes += bool(self.known)
-        self.known = [*self.known[1 - KNOWN :], key]
+        self._know(key)
         self.rows = [*self.rows[1 - KEPT :], Release(container.image, container.digest, second)]
+
+    def _know(self, key: str) -> None:
+        self.known[key] = None
+        if len(self.known) > KNOWN:
+            del self.known[next(iter(self.known))]
 
     def of(self, container: Container | None) -> Release | None:
         key = _key(container) if container is not None else None
@@ -113,10 +119,10 @@ class Releases:
         return None if self.changes < KEPT and release is self.rows[0] else release
 
     def dump(self) -> list[Any]:
-        return [[row.dump() for row in self.rows], self.known, self.changes]
+        return [[row.dump() for row in self.rows], list(self.known), self.changes]
 
     def load(self, row: list[Any]) -> None:
-        self.rows, self.known, self.changes = [Release.load(r) for r in row[0]], list(row[1]), row[2]
+        self.rows, self.known, self.changes = [Release.load(r) for r in row[0]], dict.fromkeys(row[1]), row[2]
 
 
 def _key(container: Container) -> str | None:
