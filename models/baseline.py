@@ -548,7 +548,10 @@ class Baseline(base.AnomalyDetector):
             subject = f"release {release.digest}"
         if (new := self.releases.fresh(event.container, self.seconds(event.time), releases.SHOWN_S)) is not None:
             new.note(value)
-        if value not in self.decisions.confirmed and self.decisions.snoozed(value, "novelty", event.time) is None:
+        # what is told because a person said so, or is held back, says nothing of how many false alerts there are
+        d = self.decisions
+        by_itself = value not in d.confirmed and expected <= self.budgets.of(event.kind)
+        if by_itself and d.snoozed(value, "novelty", event.time) is None:
             self.told.add(place, subject, now)
         held = self._limited(f"novelty {place}", event.time // NS, NOVEL_PER_SECOND)
         if held is None:

@@ -270,6 +270,20 @@ def test_a_lock_learns_nothing_and_tells_all_that_is_new(desk: Desk) -> None:
     assert [] == desk.told(74, w.read(mix.NGINX, "/usr/share/zoneinfo/Europe/Paris"))
 
 
+def test_what_a_lock_tells_makes_no_later_alert_less_likely(desk: Desk) -> None:
+    never, w = Desk(*learned(60)), desk.world
+    desk("lock")
+    zones = [w.read(mix.NGINX, f"/usr/share/zoneinfo/{name}") for name in ("Asia/Tokyo", "Africa/Cairo", "US/Alaska")]
+    mime = [w.read(mix.WORKER, "/etc/nsswitch.conf"), w.joined(mix.WORKER, "/var/run/nscd/socket")]
+    assert 3 <= sum(len(desk.told(1000 + i * 700, event)) for i, event in enumerate([*zones, *mime]))
+    desk("unlock")
+    curl = w.ran("/usr/bin/curl", "x", by=mix.WORKER)
+
+    (after,), (plain,) = desk.found(9000, curl), never.found(9000, curl)
+
+    assert after.expected_per_week == plain.expected_per_week
+
+
 def test_a_lock_of_rates_learns_no_rates(desk: Desk) -> None:
     desk("lock")
     before = desk.baseline.rates.dump()
