@@ -91,14 +91,15 @@ class Releases:
         key = _key(container)
         if key is None or key in self.known:
             return
+        digest = digest_of(container)
         for row in self.rows:  # the digest is known later than the name, or not by every runtime
-            if row.image is not None and row.image == container.image and None in (row.digest, container.digest):
-                row.digest = row.digest or container.digest
+            if row.image is not None and row.image == container.image and None in (row.digest, digest):
+                row.digest = row.digest or digest
                 self._know(key)
                 return
         self.changes += bool(self.known)
         self._know(key)
-        self.rows = [*self.rows[1 - KEPT :], Release(container.image, container.digest, second)]
+        self.rows = [*self.rows[1 - KEPT :], Release(container.image, digest_of(container), second)]
 
     def _know(self, key: str) -> None:
         self.known[key] = None
@@ -125,8 +126,17 @@ class Releases:
         self.rows, self.known, self.changes = [Release.load(r) for r in row[0]], dict.fromkeys(row[1]), row[2]
 
 
+def digest_of(container: Container) -> str | None:
+    """As the runtime has it (Docker and podman do), or as the image's name has it.
+
+    >>> digest_of(Container("c", image="web@sha256:12")), digest_of(Container("c", image="web:2"))
+    ('sha256:12', None)
+    """
+    return container.digest or (container.image or "").partition("@")[2] or None
+
+
 def _key(container: Container) -> str | None:
-    return container.digest or container.image
+    return digest_of(container) or container.image
 
 
 def ago(b: "Baseline", event: Event) -> tuple[str, dict[str, Any]] | None:
@@ -143,7 +153,7 @@ def ago(b: "Baseline", event: Event) -> tuple[str, dict[str, Any]] | None:
 def opened(b: "Baseline", event: Event, view: View, depth: int, weight: Weight) -> Release | None:
     """The release that explains this departure, where it is harmless enough to be told with the release's others."""
     container = event.container
-    if container is None or container.digest is None or b.learning.mode == "learning" or b.decisions.locks:
+    if container is None or digest_of(container) is None or b.learning.mode == "learning" or b.decisions.locks:
         return None
     release = b.releases.fresh(container, b.seconds(event.time), OPEN_S)
     if release is None or weight.odds < HARMLESS or weight.severity not in ("low", "medium"):
