@@ -31,6 +31,9 @@ ACTIONS = ("accept", "confirm", "forget", "lock", "snooze")
 FIELDS = ("workload", "action", "value", "scope", "kind", "tokens", "author", "reason", "time", "until", "id")
 TEXTS = tuple(field for field in FIELDS if field not in ("tokens", "time", "until"))
 TIME = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(?:Z|\+00:00)")
+ID = re.compile(r"[\w-]{1,80}", re.ASCII)
+HALF = re.compile("[\ud800-\udfff]")
+"""No text that travels holds one: the probes write what is no UTF-8 as \\xNN."""
 MOST = 10_000
 
 
@@ -143,6 +146,10 @@ class _Row:
         made["time"], made["until"] = self.time(row, "time"), self.time(row, "until")
         if made["action"] == "snooze" and made["until"] is None:
             self.wrong("until", 'missing; a snooze has an end, such as "2026-11-26T09:00:00Z"')
+        if made["id"] is not None and not ID.fullmatch(made["id"]):
+            self.wrong(
+                "id", f"got {made['id']!r}; expected letters, digits, _ and -, as `wonted baseline export` writes it"
+            )
         if made["id"] is None:
             about = repr([made[field] for field in FIELDS if field != "id"])
             made["id"] = f"de_{hashlib.sha256(about.encode('utf-8', 'backslashreplace')).hexdigest()[:32]}"
@@ -150,7 +157,11 @@ class _Row:
 
     def text(self, row: dict[str, Any], field: str) -> str | None:
         value = row.get(field)
-        if value is None or isinstance(value, str):
+        if value is None:
+            return None
+        if isinstance(value, str):
+            if HALF.search(value):
+                self.wrong(field, "half a character (U+D800 to U+DFFF); write bytes that are no UTF-8 as \\xNN")
             return value
         self.wrong(field, f'expected a text, got {_kind(value)}; write it in quotes: "{value}"')
         return None
@@ -164,7 +175,11 @@ class _Row:
         value = row.get("tokens")
         if value is None:
             return None
-        if isinstance(value, list) and 2 < len(value) <= 40 and all(isinstance(token, str) for token in value):
+        if (
+            isinstance(value, list)
+            and 2 < len(value) <= 40
+            and all(isinstance(token, str) and not HALF.search(token) for token in value)
+        ):
             return value
         self.wrong("tokens", "expected the list of texts that `wonted baseline export` wrote")
         return None
