@@ -10,14 +10,14 @@ from river import base
 
 from config.schema import Allow, Models
 from models import budget as budgets
-from models import danger, host, novelty, paths, programs
+from models import danger, decisions, explain, host, novelty, paths, programs, releases
 from models.budget import Activity, Budgets, Told
 from models.counts import Categories
 from models.departure import category_of, place_of, program_of
 from models.finding import SEVERITIES, Decision, Finding
 from models.kinds import file, network
 from models.kinds.view import REFUSED, Known, View, Weight, who
-from models.learning import NS, Learning, Rule, duration, several
+from models.learning import NS, Learning, Rule
 from models.rates import FLOOR, Rates, vector
 from models.tree import SPECIAL, Node, Tree
 from models.usual import Host, Usual, sensitive, volatile
@@ -37,15 +37,6 @@ GRACE_S = 20
 """A start that learning never saw: what known programs do this long after it is learned, not told."""
 NOT_AT_A_START = ("writable", "scratch", "hidden", "shell", "download", "network")
 OPENS = frozenset({"open_read", "open_write", "create"})
-NOUNS = {
-    "exec": "run",
-    "file": "file event",
-    "connect": "connection",
-    "accept": "accepted connection",
-    "listen": "listener",
-    "dns": "DNS query",
-    "privilege": "privileged call",
-}
 RATE_DEVIATIONS = 8.0
 RATE_FACTOR_FORCED = 20.0
 RATE_FACTOR = 4.0
@@ -95,6 +86,10 @@ class Baseline(base.AnomalyDetector):
         self.accepted: dict[str, list[Any]] = {}
         """value -> [author, reason, time, decision id]"""
         self.unlearned: dict[str, list[Any]] = {}
+        self.decisions = decisions.Decisions()
+        self.releases = releases.Releases()
+        self.answers: dict[str, list[int]] = {"false": [], "true": []}
+        """What people said of alerts -> when, seconds since the workload's first event."""
         self.applied: dict[int, int] = {}
         self.counts: dict[str, int] = {}
         self.containers: dict[str, int] = {}
@@ -175,7 +170,8 @@ class Baseline(base.AnomalyDetector):
             elif event.key:
                 self._passed_over(event)
             return None
-        text = novelty.value(view.tokens) if self.unlearned or self.accepted else ""
+        decided = self.decisions
+        text = novelty.value(view.tokens) if self.unlearned or self.accepted or decided.named else ""
         nodes, depth = self.tree.walk(view.tokens)
         if depth == len(view.tokens) and nodes[-1].n and text not in self.unlearned:
             self._visit(nodes[-1], event)
@@ -184,6 +180,8 @@ class Baseline(base.AnomalyDetector):
             if event.key or event.shape:  # a path that changes every time is seen again only as a value
                 self._hand(event, nodes[-1])
             return None
+        if (verdict := self._decided(event, view, nodes, depth, text)) is not None:
+            return verdict[0]
         if self.learning.mode == "learning" or text in self.accepted or self._given(event, view):
             finding = self._rehearse(event, view, nodes, depth, text) if self.learning.mode == "learning" else None
             self._learn(view, nodes, depth, event)
@@ -196,11 +194,46 @@ class Baseline(base.AnomalyDetector):
         if text in self.unlearned:
             expected = 0.0
         if expected <= self.budgets.of(kind):
-            return self._tell(event, view, expected, weight, place, depth)
+            release = releases.opened(self, event, view, depth, weight) if text not in self.unlearned else None
+            if release is not None and releases.supported(release, novelty.value(view.tokens), event.container):
+                self.quarantine.pop(novelty.value(view.tokens), None)
+                self._learn(view, nodes, depth, event)
+                return None
+            return self._tell(event, view, expected, weight, place, depth, release)
         actor = view.tokens[1]
         if kind in ("accept", "dns") or actor in self.programs or actor.startswith("("):
             self._learn(view, nodes, depth, event)  # what a program does that was told itself stays unknown with it
         return None
+
+    def _decided(
+        self, event: Event, view: View, nodes: list[Node], depth: int, text: str
+    ) -> tuple[Finding | None] | None:
+        """What people's decisions say of an unknown value; None: nothing."""
+        d = self.decisions
+        if text and text in d.confirmed:
+            _, weight, place = self._expected(view, nodes, depth, event)
+            return (self._tell(event, view, 0.0, weight, place, depth),)
+        if d.passing and text not in self.unlearned and d.silent(view.tokens, text, event.count, self.now):
+            return (None,)
+        if text in self.accepted:
+            decisions.learn(self, view.tokens, text, event.count)
+            return (None,)
+        if d.locks and d.locked(event.kind) is not None:
+            if event.detail and (event.detail.get("seeded") or event.detail.get("runtime")):
+                return (None,)
+            expected, weight, place = self._expected(view, nodes, depth, event)
+            return (self._tell(event, view, 0.0 if text in self.unlearned else expected, weight, place, depth),)
+        return None
+
+    @property
+    def crowded(self) -> bool:
+        """Did it forget something to stay small? Then a first time is the first that it remembers."""
+        return bool(self.tree.forgotten) or len(self.quarantine) >= QUARANTINE
+
+    def fresh(self) -> None:
+        """Everything is judged anew."""
+        self._cache.clear()
+        self.usual.clear()
 
     def _rehearse(self, event: Event, view: View, nodes: list[Node], depth: int, text: str) -> Finding | None:
         """In the second half of learning: what would be told if learning ended now. It is learned all the same."""
@@ -219,7 +252,8 @@ class Baseline(base.AnomalyDetector):
             return None
         self.rehearsed[1] += 1
         value = novelty.value(view.tokens)
-        return self._novel(event, weight, expected, value, value, {"odds": weight.odds, "place": place}, would=True)
+        evidence = {"odds": weight.odds, "place": place}
+        return self._novel(event, view, weight, expected, value, value, evidence, would=True)
 
     # --- River's side ------------------------------------------------------------------------------------------------
 
@@ -284,6 +318,10 @@ class Baseline(base.AnomalyDetector):
                 learning.mode = "forced"
                 learning.ended = now
         nxt = self.epoch + self.window_end * NS
+        if self.decisions.next is not None:
+            if self.decisions.next <= self.now_ns:
+                decisions.expire(self, self.now_ns)
+            nxt = min(nxt, self.decisions.next or nxt)
         if learning.mode == "learning" and self.rule.max is not None:
             nxt = min(nxt, max(self.epoch + int((learning.start + self.rule.max) * NS), self.now_ns + 1))
         self.deadline_ns = nxt
@@ -360,6 +398,9 @@ class Baseline(base.AnomalyDetector):
         self._program(tokens)
         if not new:
             return
+        release = self.releases.fresh(event.container, self.seconds(event.time), releases.SHOWN_S)
+        if release is not None:
+            release.note(novelty.value(tokens))
         self.categories.add(category_of(view, depth), window)
         place = place_of(view, depth)
         if nodes[-1].born < window and not event.detail.get("seeded"):
@@ -398,9 +439,10 @@ class Baseline(base.AnomalyDetector):
                 self.learning.starts += 1
                 self.grace_until = self.now + GRACE_S
 
-    def contained(self, container: Container) -> None:
+    def contained(self, container: Container, time_ns: int = 0) -> None:
         """It runs in a container, in this one among others."""
         self.host = False
+        self.releases.seen(container, self.seconds(time_ns) if self.epoch else 0)
         if container.id not in self.containers:
             if len(self.containers) >= 64:
                 del self.containers[next(iter(self.containers))]
@@ -483,7 +525,14 @@ class Baseline(base.AnomalyDetector):
         return held
 
     def _tell(
-        self, event: Event, view: View, expected: float, weight: Weight, place: str, depth: int
+        self,
+        event: Event,
+        view: View,
+        expected: float,
+        weight: Weight,
+        place: str,
+        depth: int,
+        release: releases.Release | None = None,
     ) -> Finding | None:
         value = novelty.value(view.tokens)
         now = self.now
@@ -495,18 +544,27 @@ class Baseline(base.AnomalyDetector):
         entry[1] += event.count
         entry[3] = now
         subject = self._subject(event, view, value, place, depth)
-        self.told.add(place, subject, now)
+        if release is not None:  # one alert for all that is harmless and new in it
+            subject = f"release {release.digest}"
+        if (new := self.releases.fresh(event.container, self.seconds(event.time), releases.SHOWN_S)) is not None:
+            new.note(value)
+        # what is told because a person said so, or is held back, says nothing of how many false alerts there are
+        d = self.decisions
+        by_itself = value not in d.confirmed and expected <= self.budgets.of(event.kind)
+        if by_itself and d.snoozed(value, "novelty", event.time) is None:
+            self.told.add(place, subject, now)
         held = self._limited(f"novelty {place}", event.time // NS, NOVEL_PER_SECOND)
         if held is None:
             return None
         evidence: dict[str, Any] = {"seen": entry[1], "odds": weight.odds, "place": place}
         if held:
             evidence["held_back"] = held
-        return self._novel(event, weight, expected, value, subject, evidence)
+        return self._novel(event, view, weight, expected, value, subject, evidence)
 
     def _novel(
         self,
         event: Event,
+        view: View,
         weight: Weight,
         expected: float,
         value: str,
@@ -518,7 +576,8 @@ class Baseline(base.AnomalyDetector):
         severity = weight.severity
         if expected <= of / 100 and severity in ("low", "medium"):
             severity = SEVERITIES[SEVERITIES.index(severity) + 1]
-        evidence["nearest"] = weight.near
+        why, said = explain.sentence(self, event, view, expected, weight, value)
+        evidence.update(said)
         return self._finding(
             event,
             event.kind,
@@ -526,7 +585,7 @@ class Baseline(base.AnomalyDetector):
             None,
             severity,
             weight.what.format(workload=self.name),
-            self._why(event.kind, weight),
+            f"{why}{self._forced_note()}.",
             self._bits(expected),
             expected,
             of,
@@ -567,16 +626,6 @@ class Baseline(base.AnomalyDetector):
 
         return 1.0 + log2(1.0 + 1000.0 / max(expected, 1e-9))
 
-    def _why(self, kind: str, weight: Weight) -> str:
-        learning = self.learning
-        ended = learning.ended if learning.ended is not None else self.now
-        events = several(self.counts.get(kind, 0), NOUNS.get(kind, "event"))
-        text = (
-            f"Never in {duration(ended - learning.start)} of learning "
-            f"({several(len(self.programs), 'known program')}, {events}); {weight.near}"
-        )
-        return f"{text}{self._forced_note()}."
-
     def _forced_note(self) -> str:
         return f" (forced: evidence {int(100 * self.evidence())} %)" if self.learning.mode == "forced" else ""
 
@@ -598,6 +647,12 @@ class Baseline(base.AnomalyDetector):
         evidence: dict[str, Any],
         would: bool = False,
     ) -> Finding:
+        if not would and (snooze := self.decisions.snoozed(value, detector, event.time)) is not None:
+            would = True
+            snooze.silenced += max(1, event.count)
+            snooze.last = self.now
+            evidence["snoozed"] = {"id": snooze.id, "by": snooze.author, "until": decisions.stamp(snooze.until or 0)}
+            why = f"{why} Snoozed by {snooze.author or 'somebody'} until {decisions.stamp(snooze.until or 0)[:16]}Z."
         return Finding(
             event=event,
             workload=self.name,
@@ -681,7 +736,7 @@ class Baseline(base.AnomalyDetector):
             factor = RATE_FACTOR if learning.mode == "enforcing" else RATE_FACTOR_FORCED
             if x[metric] >= FLOOR[metric] and x[metric] >= factor * max(most, 1.0) and not self.host:
                 finding = self._rate(window, metric, x[metric], most, deviations, process)
-        if finding is None and not lossy and not window.lost:
+        if finding is None and not lossy and not window.lost and self.decisions.locked("rate") is None:
             self.rates.learn_one(x)
         return finding
 
@@ -741,57 +796,31 @@ class Baseline(base.AnomalyDetector):
     def decide(self, decision: Decision) -> str:
         if not self.epoch:
             self.epoch = decision.time
-        action, value = decision.action, decision.value
-        said = [decision.author, decision.reason, decision.time, decision.id]
+        action = decision.action
+        d = self.decisions
+        mark = f"{decision.id} {action} {decision.value or ''}"
+        if mark in d.recent:
+            return f"{self.name}: {action} was applied before"
+        if action not in decisions.ACTIONS:
+            raise ValueError(f"no such decision: {action}; known: {', '.join(decisions.ACTIONS)}")
         self._cache.clear()
-        if action in ("learn", "forget"):
+        if action not in ("accept", "snooze", "enforce"):
             self.usual.clear()
+        text = self._mode(action) if action in ("learn", "enforce") else decisions.take(self, decision)
+        d.recent = [*d.recent[1 - decisions.RECENT :], mark]
+        self.deadline_ns = 0
+        return text
+
+    def _mode(self, action: str) -> str:
         if action == "learn":
             self.learning.mode, self.learning.start, self.learning.ended = "learning", self.now, None
             self.learning.blind = 0.0
-            self.deadline_ns = 0
             return f"{self.name} is learning"
-        if action == "enforce":
-            if self.learning.mode == "learning":
-                self.learning.mode = "enforcing" if self.evidence() >= 1.0 else "forced"
-                self.learning.ended = self.now
-            self.deadline_ns = 0
-            note = f" (forced: evidence {int(100 * self.evidence())} %)" if self.learning.mode == "forced" else ""
-            return f"{self.name} is enforcing{note}"
-        if not value:
-            raise ValueError(f"{action} needs a value; see `wonted baseline show {self.name}`")
-        if action == "accept":
-            return self._accept(value, said)
-        if action == "forget":
-            return self._forget(value, said)
-        raise ValueError(f"no such decision: {action}; known: learn, enforce, accept, forget")
-
-    def _accept(self, value: str, said: list[Any]) -> str:
-        kind = value.partition(" ")[0]
-        if kind not in novelty.KINDS and kind not in ("danger", "rate"):
-            raise ValueError(_unknown(value, self.quarantine))
-        self.accepted[value] = said
-        self.unlearned.pop(value, None)
-        self.told.forget(value)
-        entry = self.quarantine.pop(value, None)
-        if entry is not None:
-            tokens = tuple(entry[0])
-            node = self.tree.learn(tokens, self.window)
-            node.n += entry[1]
-            self._program(tokens)
-        return f"{self.name}: {value} is normal now"
-
-    def _forget(self, value: str, said: list[Any]) -> str:
-        hits = [tokens for tokens, _ in self.tree.leaves() if novelty.value(tokens) == value]
-        was = self.accepted.pop(value, None) is not None or value in self.quarantine
-        if not hits and not was:
-            raise ValueError(_unknown(value, [novelty.value(t) for t, _ in self.tree.leaves()]))
-        for tokens in hits:
-            self.tree.remove(tokens)
-        if value.partition(" ")[0] in novelty.KINDS:
-            self.unlearned[value] = said
-        self._rebuild_programs()
-        return f"{self.name}: {value} is unknown again"
+        if self.learning.mode == "learning":
+            self.learning.mode = "enforcing" if self.evidence() >= 1.0 else "forced"
+            self.learning.ended = self.now
+        note = f" (forced: evidence {int(100 * self.evidence())} %)" if self.learning.mode == "forced" else ""
+        return f"{self.name} is enforcing{note}"
 
     # --- state -------------------------------------------------------------------------------------------------------
 
@@ -816,6 +845,9 @@ class Baseline(base.AnomalyDetector):
             "quarantine": self.quarantine,
             "accepted": self.accepted,
             "unlearned": self.unlearned,
+            "decisions": self.decisions.dump(),
+            "answers": self.answers,
+            "releases": self.releases.dump(),
             "applied": self.applied,
             "counts": self.counts,
             "containers": self.containers,
@@ -853,6 +885,13 @@ class Baseline(base.AnomalyDetector):
         self.rates.load(s["rates"])
         self.rate_told, self.names_of = s["rate_told"], s["names"]
         self.quarantine, self.accepted, self.unlearned = s["quarantine"], s["accepted"], s["unlearned"]
+        if "decisions" in s:
+            self.decisions.load(s["decisions"])
+        else:
+            self.decisions.adopt(self.accepted, self.unlearned)
+        if "releases" in s:
+            self.releases.load(s["releases"])
+        self.answers = {"false": [], "true": [], **s.get("answers", {})}
         self.applied, self.counts, self.containers = s["applied"], s["counts"], s["containers"]
         self.lost, self.suppressed, self.limits, self.host = s["lost"], s["suppressed"], s["limits"], s["host"]
         self.altered, self.rehearsed = s.get("altered", {}), list(s.get("rehearsed", (0, 0, 0)))
@@ -881,6 +920,7 @@ class Baseline(base.AnomalyDetector):
             "in_kernel": len(self.usual),
             "surprises_per_week": round(surprises, 3),
             "budget": self.budgets.total,
+            **decisions.status(self),
         }
 
     def describe(self) -> dict[str, Any]:
@@ -890,8 +930,8 @@ class Baseline(base.AnomalyDetector):
                 {
                     "value": novelty.value(tokens),
                     "count": node.n,
-                    "first": self._stamp(node.born),
-                    "last": self._stamp(node.last),
+                    "first": self.stamp(node.born),
+                    "last": self.stamp(node.last),
                 }
             )
         for rows in known.values():
@@ -904,36 +944,26 @@ class Baseline(base.AnomalyDetector):
             "not_seen": self.learning.not_seen(self.now),
             "forgotten": self.tree.forgotten,
             "folded": self.tree.truncated,
-            "decisions": [
-                {"action": action, "value": v, "author": d[0], "reason": d[1], "time": _stamp(d[2]), "id": d[3]}
-                for action, table in (("accept", self.accepted), ("forget", self.unlearned))
-                for v, d in sorted(table.items())
-            ],
+            "decisions": decisions.rows(self),
+            "releases": releases.rows(self),
             "quarantine": [
                 {
                     "value": v,
                     "count": e[1],
-                    "first": self._stamp(e[2]),
-                    "last": self._stamp(e[3]),
+                    "first": self.stamp(e[2]),
+                    "last": self.stamp(e[3]),
                     "expected_per_week": e[4],
                 }
                 for v, e in sorted(self.quarantine.items())
             ],
         }
 
-    def _stamp(self, second: int) -> str:
+    def stamp(self, second: int) -> str:
         return _stamp(self.epoch + second * NS)
 
 
 def _stamp(time_ns: int) -> str:
     return datetime.fromtimestamp(time_ns / NS, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def _unknown(value: str, candidates: Any) -> str:
-    import difflib
-
-    near = difflib.get_close_matches(value, list(candidates), 3, 0.4)
-    return f"no such value: {value}; nearest: {'; '.join(near) if near else 'none'}"
 
 
 def _keep(place: tuple[str, ...]) -> bool:

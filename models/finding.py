@@ -38,6 +38,7 @@ class Finding(msgspec.Struct, frozen=True):
     attack: tuple[str, ...] = ()
     """MITRE ATT&CK technique ids."""
     evidence: dict[str, Any] = {}
+    """`why` as data, for programs: models/explain.py says which keys. JSON-safe and bounded."""
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -46,9 +47,22 @@ class Decision(msgspec.Struct, frozen=True):
     id: str
     time: int
     action: str
-    """learn, enforce, accept or forget."""
+    """learn, enforce, accept, confirm, forget, lock, unlock, snooze or undo."""
     workload: str
     value: str | None = None
-    """For accept and forget: Finding.value."""
+    """For accept, confirm and forget: Finding.value, or a pattern of it. For snooze: a value; None: the workload. For
+    undo: the id of a decision."""
     author: str | None = None
     reason: str | None = None
+    scope: str = "value"
+    """For accept: value, place, anyone or pattern (models/decisions.py)."""
+    until: int | None = None
+    """For accept and snooze: in force for events before this time, nanoseconds since the epoch. None: for good."""
+    kind: str | None = None
+    """For lock and unlock: this kind only."""
+    alert: str | None = None
+    """The alert that this is the answer to: accept says that it was false, confirm that it was true."""
+    tokens: tuple[str, ...] | None = None
+    """What `value` stands for, where it comes from a file and the baseline may never have seen it."""
+    imported: bool = False
+    """From a file: no answer to an alert, and its value may be one that was never seen here."""

@@ -10,7 +10,9 @@ from typing import Any
 import msgspec
 
 from config.schema import Models, Settings
+from models import difference
 from models.baseline import Baseline, lossy
+from models.decisions import rows
 from models.finding import Decision, Finding
 from models.learning import Rule
 from models.usual import Change, Host
@@ -66,7 +68,7 @@ class Baselines:
             container = event.container
             if container is not None and container is not contained:
                 contained = container
-                baseline.contained(container)
+                baseline.contained(container, event.time)
             counts = baseline.counts
             counts[event.kind] = counts.get(event.kind, 0) + event.count
             last[name] = event.process
@@ -196,6 +198,21 @@ class Baselines:
         answer = self._all[name].decide(decision)
         self._dirty.add(name)
         return answer
+
+    def trial(self, workload: str) -> Baseline:
+        """A copy to try decisions on. Raises KeyError where the workload is unknown."""
+        copy = self._make(workload)
+        copy.load(msgspec.msgpack.decode(msgspec.msgpack.encode(self._all[workload].state()), strict=False))
+        return copy
+
+    def decisions(self, workload: str) -> list[dict[str, Any]]:
+        """What is in force."""
+        return rows(self._all[workload])
+
+    def difference(self, workload: str, other: Baseline | None) -> list[dict[str, Any]]:
+        """Against another baseline; None: against its own before its latest image."""
+        mine = self._all[workload]
+        return difference.added(mine) if other is None else difference.between(mine, other)
 
     def find(self, wanted: str) -> str:
         """Exactly, by unique prefix, or by shell pattern."""

@@ -85,6 +85,8 @@ class Alert(msgspec.Struct, frozen=True):
     """Other commands with the same fingerprint, oldest first; it only grows."""
     others_more: int = 0
     """How many more there were than `others` holds."""
+    evidence: dict[str, Any] = {}
+    """What `why` says, as data (models/explain.py)."""
 
     @property
     def rank(self) -> int:
@@ -125,6 +127,7 @@ class Alert(msgspec.Struct, frozen=True):
             "seen": self.seen,
             "lost": self.lost,
             "update": self.update,
+            "evidence": self.evidence or None,
         }
 
     def encode(self) -> bytes:
@@ -203,6 +206,7 @@ def make(
         rule=finding.rule,
         value=clean(finding.value),
         fingerprint=clean(finding.fingerprint),
+        evidence=plain(finding.evidence),
     )
 
 
@@ -262,6 +266,21 @@ def clean(text: str) -> str:
         return text
     raw = text.encode("utf-8", "surrogateescape") if not _lone(text) else text.encode("utf-8", "surrogatepass")
     return raw.decode("utf-8", "backslashreplace")
+
+
+def plain(value: Any) -> Any:
+    """Evidence as JSON has it: clean text, finite numbers, nothing else.
+
+    >>> plain({"near": ({"count": 3, "share": float("inf")},)})
+    {'near': [{'count': 3, 'share': None}]}
+    """
+    if isinstance(value, dict):
+        return {clean(str(name)): plain(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, float):
+        return number(value)
+    return value if value is None or isinstance(value, (bool, int)) else clean(str(value))
 
 
 def optional(text: str | None) -> str | None:

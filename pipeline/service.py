@@ -15,9 +15,12 @@ from typing import Any
 
 from config import VERSION
 from config.schema import Settings
+from models.decisions import ACTIONS
 from models.finding import Decision
 from pipeline import metrics, transport
+from pipeline.alert import Alert
 from pipeline.app import App
+from pipeline.imports import Imports, past
 from pipeline.losses import words
 from pipeline.server import Connection, Handler, Refusal, Server, Subscriber
 from pipeline.stages import LATELY
@@ -27,7 +30,6 @@ from pipeline.transport.log import LogFull
 
 log = logging.getLogger("wonted")
 
-ACTIONS = ("learn", "enforce", "accept", "forget")
 DECISION_WAIT = 10.0
 """Seconds that a decision may take to be applied before the person is told that it is still on its way."""
 STALLED = 60.0
@@ -58,6 +60,9 @@ class Service:
             "alerts": self.alerts,
             "events": self.events,
             "control": self.control,
+            "decisions": self.decisions,
+            "import": self.take_in,
+            "diff": self.diff,
             "stop": self.end,
         }
 
@@ -107,11 +112,14 @@ class Service:
     async def status(self, *_: Any) -> dict[str, Any]:
         modes: dict[str, int] = {"learning": 0, "forced": 0, "enforcing": 0}
         in_kernel = 0
+        held: list[dict[str, Any]] = []
         for name, partition in self.stages.names().items():
             summary = partition.baselines.summary(name)
             mode = summary["mode"]
             in_kernel += summary["in_kernel"]
             modes[mode] = modes.get(mode, 0) + 1
+            if summary["snoozed"] or summary["snoozed_values"] or summary["locked"]:
+                held.append({k: summary[k] for k in ("workload", "snoozed", "snoozed_values", "locked")})
         reasons = self.reasons()
         outbox = await self.app.outbox.ask(self.app.outbox.stats)
         usage = shutil.disk_usage(self.data)
@@ -126,6 +134,7 @@ class Service:
             "config": self.sources,
             "workloads": modes,
             "in_kernel": in_kernel,
+            "held": held,
             "probe": self._probe(),
             "probes": self.probe.probes,
             "rates": {"events_s": self.stages.rate.per_second(), **self.probe.rates},
@@ -239,33 +248,50 @@ class Service:
     async def control(self, connection: Connection, request: dict[str, Any]) -> dict[str, Any]:
         """A decision: on wonted.control first, so that it survives; answered when it is applied."""
         asked = request.get("decision") or request
-        action, value = asked.get("action"), asked.get("value")
+        action, value, alert = asked.get("action"), asked.get("value"), None
         if action not in ACTIONS:
             raise Refusal(f"action {action!r}: expected one of {', '.join(ACTIONS)}")
-        if action == "accept" and isinstance(value, str) and value.startswith("al_"):
-            workload, value = await self._accepted(value)
-        elif action == "accept" and not asked.get("workload"):
-            raise Refusal("accept: expected the id of an alert (al_...), or a workload and a value")
+        if action in ("accept", "confirm", "snooze") and isinstance(value, str) and value.startswith("al_"):
+            found = await self._alert(value)
+            workload, value, alert = found.workload, asked.get("pattern") or found.value, found.id
+        elif action == "undo":
+            workload, value = self._decided(value)
+        elif action in ("accept", "confirm") and not asked.get("workload"):
+            raise Refusal(f"{action}: expected the id of an alert (al_...), or a workload and a value")
         else:
             workload = self.named(asked)
         id = asked.get("id") or f"de_{uuid.uuid4().hex}"
         if not isinstance(id, str) or id.encode().startswith(OF_NODES):
             raise Refusal(f"id {id!r}: expected a text that does not begin with u/ or m/")
-        decision = Decision(
-            id=id,
-            time=time.time_ns(),
-            action=action,
-            workload=workload,
-            value=value,
-            author=asked.get("author") or _user(connection.uid),
-            reason=asked.get("reason"),
+        span = asked.get("for_s")
+        if span is not None and not (isinstance(span, (int, float)) and 0 < span < 10 * 366 * 86_400):
+            raise Refusal(f"for_s {span!r}: expected seconds, at most ten years")
+        return await self._decide(
+            Decision(
+                id=id,
+                time=time.time_ns(),
+                action=action,
+                workload=workload,
+                value=value,
+                author=asked.get("author") or _user(connection.uid),
+                reason=asked.get("reason"),
+                scope="pattern" if asked.get("pattern") else asked.get("scope") or "value",
+                until=time.time_ns() + int(span * 1e9) if span is not None else None,
+                kind=asked.get("kind"),
+                alert=alert,
+            )
         )
+
+    async def _decide(self, decision: Decision) -> dict[str, Any]:
+        workload = decision.workload
         applied = self.stages.answers[decision.id] = asyncio.get_running_loop().create_future()
         try:
             await self._write_down(decision)
             text = await asyncio.wait_for(applied, DECISION_WAIT)
         except TimeoutError:
-            text = f"{workload}: {action} is written down ({decision.id}) but not applied yet; see `wonted status`"
+            text = (
+                f"{workload}: {decision.action} ({decision.id}) is written down, not applied yet; see `wonted status`"
+            )
         except ValueError as error:
             raise Refusal(str(error)) from None
         finally:
@@ -279,14 +305,79 @@ class Service:
         except WRITE_ERRORS as error:
             raise Refusal(f"the decision could not be written down: {error}") from None
 
-    async def _accepted(self, id: str) -> tuple[str, str]:
+    async def _alert(self, id: str) -> Alert:
         found = await self.app.outbox.ask(self.app.outbox.find, id)
         if not found:
             raise Refusal(f"no alert {id}; `wonted alerts` lists them")
         if len(found) > 1:
             more = f" and {len(found) - 5} more" if len(found) > 5 else ""
             raise Refusal(f"{id} is ambiguous: {', '.join(alert.id for alert in found[:5])}{more}")
-        return found[0].workload, found[0].value
+        alert: Alert = found[0]
+        return alert
+
+    def _decided(self, id: object) -> tuple[str, str]:
+        """Workload and id of a decision in force that is meant by its id, or by how that begins."""
+        if not isinstance(id, str) or not id:
+            raise Refusal("undo: expected the id of a decision (de_...)")
+        rows = [row for name in self.stages.names() for row in self._in_force(name) if row["id"].startswith(id)]
+        exact = [row for row in rows if row["id"] == id] or rows
+        if not exact:
+            raise Refusal(f"no decision {id} is in force; `wonted baseline decisions` lists them")
+        if len(exact) > 1:
+            raise Refusal(f"{id} is ambiguous: {', '.join(row['id'] for row in exact[:5])}")
+        return exact[0]["workload"], exact[0]["id"]
+
+    def _in_force(self, name: str) -> list[dict[str, Any]]:
+        return self.stages.names()[name].baselines.decisions(name)
+
+    async def decisions(self, _: Connection, request: dict[str, Any]) -> dict[str, Any]:
+        """What is in force; with "all" also what is not any more, oldest first."""
+        names = self._meant(request.get("workloads"))
+        rows = [row | {"in_force": True} for name in names for row in self._in_force(name)]
+        if request.get("all"):
+            there = {row["id"] for row in rows}
+            over = [d for name in names for d in self.stages.decisions_on(name) if d.id not in there]
+            rows += map(past, sorted(over, key=lambda d: (d.time, d.id)))
+        return {"ok": True, "result": rows}
+
+    def _meant(self, asked: object) -> list[str]:
+        """Of each pattern all that match; of none all."""
+        known = sorted(self.stages.names())
+        if not asked:
+            return known
+        if not isinstance(asked, list):
+            raise Refusal("workloads: expected a list of names")
+        names: dict[str, None] = {}
+        for one in map(str, asked):
+            names |= dict.fromkeys([n for n in known if fnmatchcase(n, one)] or [resolve(one, known)])
+        return list(names)
+
+    async def diff(self, _: Connection, request: dict[str, Any]) -> dict[str, Any]:
+        """Two baselines; or one, and what its latest image added."""
+        names = self.stages.names()
+        a = self.named(request)
+        asked = request.get("other")
+        other = None if asked is None else resolve(str(asked), sorted(names))
+        try:
+            against = None if other is None else names[other].baselines.trial(other)
+            rows = names[a].baselines.difference(a, against)
+        except ValueError as error:
+            raise Refusal(str(error)) from None
+        return {"ok": True, "result": {"a": a, "b": other, "rows": rows}}
+
+    async def take_in(self, _: Connection, request: dict[str, Any]) -> dict[str, Any]:
+        """Decisions from a file. All are tried on copies first: where one is refused, none is taken."""
+        asked = request.get("decisions")
+        if not isinstance(asked, list):
+            raise Refusal("decisions: expected a list")
+        plan = Imports(self.stages.names(), self.stages.decisions_on, time.time_ns()).plan(asked)
+        refused = any(step.outcome == "refused" for step in plan)
+        for step in plan:
+            if step.decision is not None and not refused and not request.get("dry_run"):
+                answer = await self._decide(step.decision)
+                step.text = answer["result"]["text"]
+        rows = [{"outcome": step.outcome, "text": step.text} for step in plan]
+        return {"ok": True, "result": {"taken": not refused and not request.get("dry_run"), "decisions": rows}}
 
     async def end(self, *_: Any) -> dict[str, Any]:
         self.stop.set()

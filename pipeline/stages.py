@@ -246,7 +246,7 @@ class Stages:
                     partition.baselines.restore(value)
                 except CorruptSnapshot as error:
                     self._corrupt(f"the baseline of {workload}", error)
-                    partition.owed[workload] = self._decisions(workload)
+                    partition.owed[workload] = self.decisions_on(workload)
         self._restore_keys(partition)
         self._decide_again(partition)
         return partition
@@ -498,7 +498,7 @@ class Stages:
             self._answer(decision.id, ValueError(f"could not be applied: {error}"))
 
     async def _decide(self, partition: Partition, decision: Decision) -> str:
-        earlier = self._decisions(decision.workload)
+        earlier = self.decisions_on(decision.workload)
         if any(decision.id == known.id for known in earlier):
             return f"{decision.workload}: {decision.action} was applied before"
         text = partition.baselines.decide(decision)
@@ -512,7 +512,8 @@ class Stages:
         await self._surely("control", kept, [(None, value)])
         return text
 
-    def _decisions(self, workload: str) -> list[Decision]:
+    def decisions_on(self, workload: str) -> list[Decision]:
+        """All that people ever decided about it, in order, whether or not it is still in force."""
         value = self.table.get(b"d/" + workload.encode("utf-8", "surrogateescape"))
         if value is None:
             return []

@@ -137,6 +137,7 @@ def status(json: Json = False) -> int:
             ("uptime", f"{span(found.get('uptime_s'))} (pid {found.get('pid')}, {found.get('version')})"),
             ("workloads", found.get("workloads")),
             *(("", line) for line in forced),
+            *(("held back", held(row)) for row in found.get("held") or ()),
             ("probes", f"{len(probes) - len(missing)}/{len(probes)} attached"),
             *(("", f"missing {name}") for name in missing),
             ("probe holds", holds(found.get("probe", {}).get("rights") or {})),
@@ -156,6 +157,21 @@ def status(json: Json = False) -> int:
         ]
     )
     return OK
+
+
+def held(row: dict[str, Any]) -> str:
+    """
+    >>> held({"workload": "web", "snoozed": "2026-11-26T09:00:00.000000Z", "snoozed_values": 0, "locked": ["exec"]})
+    'web: snoozed until 2026-11-26T09:00Z, locked: exec'
+    """
+    parts = []
+    if row["snoozed"]:
+        parts.append(f"snoozed until {row['snoozed'][:16]}Z")
+    if row["snoozed_values"]:
+        parts.append(f"{row['snoozed_values']} values snoozed")
+    if row["locked"]:
+        parts.append(f"locked: {', '.join(row['locked'])}")
+    return f"{row['workload']}: {', '.join(parts)}"
 
 
 def holds(rights: dict[str, Any]) -> str:

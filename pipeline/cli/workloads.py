@@ -73,15 +73,38 @@ def enforce(workload: Name, reason: Reason = None, json: Json = False) -> int:
     return decide("enforce", workload, reason=reason, json=json)
 
 
-def decide(action: str, workload: str | None, *, value: str | None = None, reason: str | None, json: bool) -> int:
-    """Tell the service what a person decided; it is kept over restarts."""
+def decide(
+    action: str, workload: str | None, *, value: str | None = None, reason: str | None, json: bool, **more: object
+) -> int:
+    """Tell the service what a person decided; it is kept over restarts. `more`: the other fields of a decision."""
     from pipeline.cli.out import emit
     from pipeline.sinks.text import visible
 
+    asked = {name: given for name, given in more.items() if given is not None}
+    asked.setdefault("author", login())
     with options.client() as client:
-        answer = client.call("control", action=action, workload=workload, value=value, reason=reason)
+        answer = client.call("control", action=action, workload=workload, value=value, reason=reason, **asked)
     if json:
         emit(answer)
     else:
-        say(visible(answer["text"]))
+        undo = f"; undo: wonted baseline undo {answer['id']}" if action in UNDONE else ""
+        say(visible(answer["text"] + undo))
     return OK
+
+
+UNDONE = ("accept", "confirm", "forget", "lock", "snooze")
+
+
+def login() -> str | None:
+    """Who logged in, also behind sudo; None: the service takes the user of this process."""
+    import os
+    import pwd
+
+    try:
+        with open("/proc/self/loginuid") as file:
+            uid = int(file.read())
+        if uid not in (-1, 2**32 - 1):
+            return pwd.getpwuid(uid).pw_name
+    except (OSError, ValueError, KeyError):
+        pass
+    return os.environ.get("SUDO_USER") or None

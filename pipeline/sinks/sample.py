@@ -62,8 +62,8 @@ def sample_finding(now: int, **change: Any) -> Finding:
         rule=None,
         severity="high",
         what="This is a test of Wonted: new program in shop/checkout: /tmp/.x/kdevtmpfsi",
-        why="Never run in 6 d 4 h of learning (41 known programs, 1.2 M execs). "
-        "Parent node never started anything from /tmp.",
+        why="First time sh ran /tmp/.x/kdevtmpfsi: 0 of 24,820 runs by sh; nothing new there in 6 d 4 h; "
+        "nothing was ever started from /tmp/.x; expected 0.003 per week.",
         score=18.2,
         expected_per_week=0.003,
         budget=1.0,
@@ -72,5 +72,12 @@ def sample_finding(now: int, **change: Any) -> Finding:
         value="exec /bin/sh -> /tmp/.x/kdevtmpfsi",
         fingerprint="shop/checkout:app novelty /tmp/.x/kdevtmpfsi",
         attack=("T1059", "T1036.005"),
+        evidence={
+            "of": {"count": 24_820, "of": "run", "where": "by sh"},
+            "quiet_s": 532_800,
+            "near": [{"value": "/usr/bin/curl", "count": 12, "last_s": 3600}],
+            "nearest": "nothing was ever started from /tmp/.x",
+            "told": 0,
+        },
     )
     return msgspec.structs.replace(finding, **change)

@@ -75,6 +75,12 @@ def test_an_error_has_its_exit_code_and_its_words_on_stderr(args: tuple[str, ...
         ("baseline", "show", "x"),
         ("baseline", "accept", "al_1"),
         ("baseline", "forget", "x", "y"),
+        ("baseline", "confirm", "al_1"),
+        ("baseline", "snooze", "x", "--for", "2h"),
+        ("baseline", "undo", "de_1"),
+        ("baseline", "decisions"),
+        ("baseline", "export"),
+        ("baseline", "diff", "x", "y"),
         ("stop",),
     ],
 )

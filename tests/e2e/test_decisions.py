@@ -1,9 +1,11 @@
 """What people decide: taken by the running service, and kept over a restart."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from pipeline.demo.service import Line
+from pipeline.demo.service import Line, Service
 from tests.benchmarks.common import Cell
 from tests.e2e.conftest import Start, cli, objects
 
@@ -42,6 +44,46 @@ def test_accept_and_forget_are_taken_at_once_and_survive_a_restart(start: Start,
         assert 0 == forgotten.returncode, forgotten.stderr
     run("/bin/ls", "/fourth")
     again.out.wait(lambda line: "/fourth" in (line.object.get("argv") or ()), 15, "finding on ls, which was forgotten")
+
+
+def test_undo_confirm_and_snooze_hold_over_a_restart(start: Start, tmp_path: Path, cell: Cell) -> None:
+    """Undone: told again. Confirmed: told also while the workload is snoozed; what else is new is marked, not told."""
+    service = start(QUICK, data=tmp_path)
+    cell.popen("/bin/sh", "-c", "for i in 1 2 3 4 5 6 7 8; do /bin/true; sleep 0.1; done").wait(20)
+    name = cell.until(service, lambda row: row["mode"] != "learning")["workload"]
+
+    def run(program: str, word: str) -> None:
+        assert 0 == cell.popen("/bin/sh", "-c", f"{program} {word} >/dev/null 2>&1; true").wait(10)
+
+    def about(program: str, words: str, line: Line) -> bool:
+        alert = line.object
+        return str(alert.get("exe")).endswith(f"/{program}") and not alert.get("finding") and words in alert["why"]
+
+    def told(service: Service, ls: str = "", cat: str = "") -> dict[str, dict[str, Any]]:
+        """The alert of each of the two programs that says these words."""
+        run("/bin/ls", "/first")
+        run("/bin/cat", "/first")
+        return {
+            program: service.out.wait(partial(about, program, words), 20, f"alert on {program}: {words}").object
+            for program, words in (("ls", ls), ("cat", cat))
+        }
+
+    first = told(service)
+    for args in (
+        ("accept", first["ls"]["id"], "--scope", "place"),
+        ("undo", "de_"),
+        ("confirm", first["cat"]["id"]),
+        ("snooze", name, "--for", "1h"),
+    ):
+        done = cli("baseline", *args, data=tmp_path)
+        assert 0 == done.returncode, done.stderr
+
+    service.stop()
+    again = told(start(QUICK, data=tmp_path), "Snoozed by", "confirmed as an incident")
+
+    assert (True, False) == (again["ls"]["would_alert"], again["cat"]["would_alert"])
+    actions = [row["action"] for row in objects(cli("baseline", "decisions", name, "--json", data=tmp_path))]
+    assert ["confirm", "snooze"] == sorted(actions)
 
 
 def test_modes_can_be_set_by_hand_and_survive_a_restart(start: Start, tmp_path: Path, cell: Cell) -> None:

@@ -307,7 +307,7 @@ def test_a_finding_explains_itself():
     (finding,) = feed.give([world.at(1000).ran("/tmp/.x/kdevtmpfsi", "-o", "pool.example:3333", by=mix.WORKER)])
 
     assert "New program in shop/web: /tmp/.x/kdevtmpfsi" == finding.what
-    assert finding.why.startswith("Never in 15 min of learning (")
+    assert finding.why.startswith("First time python ran /tmp/.x/kdevtmpfsi: 0 of ")
     assert "nothing was ever started from /tmp/.x" in finding.why
     assert "exec /usr/bin/python3.11 -> /tmp/.x/kdevtmpfsi -o <w>" == finding.value
     assert ("high", "exec", "novelty", None) == (finding.severity, finding.kind, finding.detector, finding.rule)

@@ -14,12 +14,13 @@ from probes.event import Container, Event, Process, Remote
 EXAMPLE = """
 {"v": 1, "id": "al_01JD7K...", "incident": "in_01JD7K...", "time": "2026-11-22T20:31:07.123456Z", "told": "2026-11-22T20:31:07.220000Z",
  "severity": "high", "mode": "enforcing", "would_alert": false, "workload": "shop/checkout:app", "kind": "exec", "detector": "novelty",
- "what": "New program in shop/checkout: /tmp/.x/kdevtmpfsi", "why": "Never run in 6 d 4 h of learning ...",
+ "what": "New program in shop/checkout: /tmp/.x/kdevtmpfsi", "why": "First time sh ran /tmp/.x/kdevtmpfsi: 0 of 24,820 runs by sh ...",
  "expected_per_week": 0.003, "budget": 1.0, "command": "/tmp/.x/kdevtmpfsi -o pool.example:3333", "argv": ["..."], "argv_cut": false,
  "exe": "/tmp/.x/kdevtmpfsi", "pid": 4321, "vpid": 57, "user": {"uid": 1000, "name": "node"}, "tree": [{"pid": 4210, "vpid": 1, "command": "tini"}],
  "object": "/tmp/.x/kdevtmpfsi", "container": {"id": "3f2a9c0d4e5f...", "name": "checkout", "image": "registry.local/checkout:2.14.1", "digest": "sha256:...", "ip": ["10.244.1.23"]},
  "k8s": {"namespace": "shop", "pod": "checkout-6d5f-x2k", "owner": "Deployment/checkout", "node": "ip-10-0-3-17"}, "host": "ip-10-0-3-17",
- "remote": {"ip": "203.0.113.7", "port": 3333, "name": "pool.example"}, "attack": ["T1059"], "seen": 1, "lost": 0, "update": false}
+ "remote": {"ip": "203.0.113.7", "port": 3333, "name": "pool.example"}, "attack": ["T1059"], "seen": 1, "lost": 0, "update": false,
+ "evidence": {"of": {"count": 24820, "of": "run", "where": "by sh"}, "quiet_s": 532800, "told": 0}}
 """  # noqa: E501 (as in INTERFACES.md)
 
 
@@ -59,7 +60,7 @@ def test_an_alert_of_a_pod_is_the_documented_object() -> None:
     event = Event(time, workload, "exec", "exec", process, 4321, 1000, argv[0], remote=remote, container=container)
     finding = Finding(
         event, workload, "exec", "novelty", None, "high", example["what"], example["why"], 9.0, 0.003, 1.0, "enforcing",
-        False, "v", "f", ("T1059",),
+        False, "v", "f", ("T1059",), example["evidence"],
     )  # fmt: skip
 
     made = make(
