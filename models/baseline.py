@@ -775,11 +775,13 @@ class Baseline(base.AnomalyDetector):
         ]
 
     def _rate_begins(self, name: str, time_ns: int) -> bool:
-        """False: it goes on, and was told."""
+        """False: it goes on, and was told. What goes on is the workload's: which of its metrics is furthest out
+        changes from minute to minute."""
         now = self.seconds(time_ns)
-        last = self.rate_told.get(name)
+        self.rate_told = {n: now for n, last in self.rate_told.items() if now - last < RATE_QUIET_S}
+        new = name not in self.rate_told
         self.rate_told[name] = now
-        return last is None or now - last >= RATE_QUIET_S
+        return new
 
     def _rate(
         self,

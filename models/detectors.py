@@ -2,7 +2,7 @@
 
 Each looks at the minutes of the workloads it is for. A metric is handed over as 1 / (1 + e^(-d/4)), d being its
 deviation from what is usual at that hour: 0..1, usual is 0.5, as HalfSpaceTrees and OneClassSVM want it. Those that
-want a target besides (GaussianScorer, StandardAbsoluteDeviation, PredictiveAnomalyDetection) exist once per metric, and
+want a target besides (GaussianScorer, StandardAbsoluteDeviation) exist once per metric, and
 the highest score counts. Scores of all go through the same tail as the rates, so that the budget holds.
 
 They live in memory only. River's models can be stored as pickles alone, and whoever can write to a topic could run code
@@ -24,6 +24,8 @@ from models.rates import BLOCK, GATE_LOUD, MEMORY, METRICS, TRUSTED, WEEK, Close
 
 BOUNDED = ("HalfSpaceTrees", "GaussianScorer")
 """Their scores end at 1: -log(1 - score) does not."""
+LEFT_OUT = ("PredictiveAnomalyDetection",)
+"""Its scoring also learns, and is no number while its model has no forecast."""
 FADING = 0.001
 LARGEST = 100_000
 """No parameter is larger, and no forest has more nodes: every workload has a detector of its own."""
@@ -37,7 +39,7 @@ def valid() -> dict[str, Any]:
 
     kinds = (base.AnomalyDetector, base.SupervisedAnomalyDetector)
     found = {name: getattr(anomaly, name) for name in sorted(anomaly.__all__)}
-    return {f"anomaly.{name}": made for name, made in found.items() if issubclass(made, kinds)}
+    return {f"anomaly.{name}": made for name, made in found.items() if issubclass(made, kinds) and name not in LEFT_OUT}
 
 
 def _full(name: str) -> str:

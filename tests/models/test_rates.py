@@ -338,7 +338,7 @@ def test_a_level_that_stays_is_told_once_and_then_learned_for_a_day(four_days: b
     begin = 4 * 1440
 
     minute_windows(feed, world, begin, begin + GATE + 10, **higher)
-    told = [f.evidence["furthest"][0]["metric"] for f in feed.findings]
+    told = [f.event.object for f in feed.findings]
     during = feed.baselines.summary(world.workload)
     new = feed.give([world.ran("/usr/bin/wget", by=APP)])
     minute_windows(feed, world, begin + GATE + 10, begin + GATE + 1500, **higher)
