@@ -3,7 +3,7 @@
 import difflib
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,17 @@ class Loaded:
     files: tuple[Path, ...] = ()
 
 
-def load(path: Path | None = None, overrides: Sequence[str] = (), environ: Mapping[str, str] | None = None) -> Loaded:
+Check = Callable[[Settings], Iterable[tuple[Key, bool, str]]]
+"""What another layer knows of settings that are right by the schema: (path, whether its name is meant and not its
+value, what is wrong)."""
+
+
+def load(
+    path: Path | None = None,
+    overrides: Sequence[str] = (),
+    environ: Mapping[str, str] | None = None,
+    checks: Sequence[Check] = (),
+) -> Loaded:
     """The settings in force. `path`: this file only; None: /etc/wonted and its conf.d, where they exist.
 
     `overrides` are a.b=value (value parsed as YAML); the environment's WONTED_A__B comes between them and the files.
@@ -57,6 +67,10 @@ def load(path: Path | None = None, overrides: Sequence[str] = (), environ: Mappi
             continue
         _merge(merged.value, source.value, (), merged, source)
     found = _validate(merged)
+    if found is not None and not merged.problems:
+        for check in checks:
+            for key, named, what in check(found):
+                merged.problems.append(Problem(_place(merged, key, 0 if named else 1), f"{dotted(key)}: {what}"))
     if merged.problems or found is None:
         raise ConfigError(merged.problems)
     places = {dotted(key): place for key, (_, place) in merged.places.items()}

@@ -25,6 +25,10 @@ HEAD = """\
 """
 EXAMPLES = {
     "models.kinds": "connect: {false_alerts_per_week: 0.5}\nlisten: {enabled: false}",
+    "models.detectors": (
+        '- {name: anomaly.HalfSpaceTrees, parameters: {n_trees: 10, height: 6, seed: 1}, workloads: "shop/*",\n'
+        "   metrics: [execs, connects], false_alerts_per_week: 0.3}"
+    ),
     "workloads": '"ci/*":\n  learn: {min: 2d}\n  models: {false_alerts_per_week: 0.1}',
     "danger.allow": (
         '- {rule: ptrace_stranger, workload: "debug/*", exe: /usr/bin/gdb, reason: "developers debug here"}\n- bpf_load'

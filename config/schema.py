@@ -38,6 +38,10 @@ Size = Annotated[int, BeforeValidator(_size), Field(ge=0), WithJsonSchema(SIZE_F
 """Bytes; written with a unit: B, KiB, MiB, GiB."""
 Budget = Annotated[float, Field(gt=0, le=10_000)]
 LearnedKind = Literal["exec", "file", "connect", "accept", "listen", "dns", "privilege", "rate"]
+Metric = Literal[
+    "calls", "execs", "forks", "opens", "connects", "accepts", "queries", "bytes_in", "bytes_out", "failed", "denied",
+    "peers", "ports",
+]  # fmt: skip
 
 
 class Section(BaseModel):
@@ -64,12 +68,29 @@ class Kind(Section):
     """This kind's own budget, taken from the workload's. None: shares it."""
 
 
+class Detector(Section):
+    name: str
+    """A detector of River: anomaly.HalfSpaceTrees."""
+    parameters: dict[str, Any] = {}
+    """What it is constructed with, as in River's documentation. A `seed` makes a replay give the same."""
+    workloads: str = "*"
+    """Shell pattern on the workload's name."""
+    metrics: Annotated[list[Metric], Field(min_length=1)] = ["execs", "connects", "opens", "bytes_out"]
+    """What it looks at, per minute: calls, execs, forks, opens, connects, accepts, queries, bytes_in, bytes_out,
+    failed, denied, peers, ports."""
+    false_alerts_per_week: Budget | None = None
+    """Its own budget per workload. None: that of the kind rate."""
+
+
 class Models(Section):
     false_alerts_per_week: Budget = 1.0
     """Alerts on normal behaviour that one workload may cause in a week. Lower is quieter and slower to see weak
     signals."""
     kinds: dict[LearnedKind, Kind] = {}
     """Per kind: exec, file, connect, accept, listen, dns, privilege, rate."""
+    detectors: list[Detector] = []
+    """Detectors of River's `anomaly` that also look at each minute's counts (name, parameters, workloads, metrics,
+    false_alerts_per_week), scaled to 0..1. They learn for a day before they speak, and again after a restart."""
 
 
 class LearnOverride(Section):

@@ -3,7 +3,7 @@
 import zlib
 from collections.abc import Hashable, Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from river import base
@@ -18,10 +18,14 @@ from models.finding import SEVERITIES, Decision, Finding
 from models.kinds import file, network
 from models.kinds.view import REFUSED, Known, View, Weight, who
 from models.learning import NS, Learning, Rule
-from models.rates import FLOOR, Rates, vector
+from models.rates import CLOCK, COLUMNS, EVIDENCE, QUIET, TRUSTED, Closed, Fleet, Rates, furthest
+from models.tail import Floats
 from models.tree import SPECIAL, Node, Tree
 from models.usual import Host, Usual, sensitive, volatile
 from probes.event import Container, Event, Process, Window
+
+if TYPE_CHECKING:
+    from models.detectors import Running
 
 CACHE = 4096
 """Raw events whose place in the tree is remembered, per workload. Only speed depends on it."""
@@ -37,10 +41,21 @@ GRACE_S = 20
 """A start that learning never saw: what known programs do this long after it is learned, not told."""
 NOT_AT_A_START = ("writable", "scratch", "hidden", "shell", "download", "network")
 OPENS = frozenset({"open_read", "open_write", "create"})
-RATE_DEVIATIONS = 8.0
-RATE_FACTOR_FORCED = 20.0
-RATE_FACTOR = 4.0
 RATE_QUIET_S = 600
+"""What goes on is told once; it is over when it has not happened for so long."""
+RATE_NOUNS = {
+    "calls": "system calls",
+    "accepts": "accepted connections",
+    "queries": "DNS queries",
+    "bytes_in": "bytes received",
+    "bytes_out": "bytes sent",
+    "failed": "failed calls",
+    "denied": "denied calls",
+    "peers": "different addresses",
+    "ports": "different ports",
+}
+RATE_ATTACK = {"connects": "T1046", "peers": "T1046", "ports": "T1046", "bytes_out": "T1048", "queries": "T1048"}
+"""Else T1496, resource hijacking."""
 
 
 class Baseline(base.AnomalyDetector):
@@ -51,11 +66,17 @@ class Baseline(base.AnomalyDetector):
     product runs.
 
     Parameters: `name`: the workload. `rule`: what ends learning. `models`: budgets. `allow`: danger rules that are
-    usual. `dangers`: False: the danger list is silent.
+    usual. `dangers`: False: the danger list is silent. `fleet`: the table its rates have a row in; None: its own.
     """
 
     def __init__(
-        self, name: str, rule: Rule, models: Models, allow: list[Allow] | None = None, dangers: bool = True
+        self,
+        name: str,
+        rule: Rule,
+        models: Models,
+        allow: list[Allow] | None = None,
+        dangers: bool = True,
+        fleet: Fleet | None = None,
     ) -> None:
         self.name = name
         self.rule = rule
@@ -69,7 +90,15 @@ class Baseline(base.AnomalyDetector):
         self.categories = Categories()
         self.activity = Activity()
         self.told = Told()
-        self.rates = Rates()
+        self.fleet = fleet
+        self.rates = Rates(fleet=fleet)
+        self.detectors: list[Running] = []
+        if models.detectors:
+            from models.detectors import make  # River's detectors cost 112 MB: only where they are used
+
+            self.detectors = make(models.detectors, name)
+            if self.detectors:
+                self.rates.table.follow.add(self.rates.row)
         self.epoch = 0
         """Nanoseconds since the epoch of the first event; all other times are seconds since then."""
         self.now_ns = 0
@@ -115,6 +144,8 @@ class Baseline(base.AnomalyDetector):
         """Danger first; what is known counts; what is new is told or learned, never both."""
         if event.time >= self.deadline_ns:
             self.advance(event.time)
+        if event.kind == "connect" and (remote := event.remote) is not None and remote.ip:
+            self.rates.met(remote.ip, remote.port)
         key = _key(event)
         if key is not None and (node := self._cache.get(key)) is not None:
             self._visit(node, event)
@@ -331,6 +362,7 @@ class Baseline(base.AnomalyDetector):
         start_ns = max(start_ns, self.blind_until, self.epoch)
         if end_ns > start_ns:
             self.learning.blind += (end_ns - start_ns) / NS
+            self.rates.blind((end_ns - start_ns) / NS)
             self.blind_until = end_ns
 
     def surprises(self) -> float:
@@ -721,40 +753,103 @@ class Baseline(base.AnomalyDetector):
 
     # --- rates -------------------------------------------------------------------------------------------------------
 
-    def window_seen(self, window: Window, process: Process | None, lossy: bool) -> Finding | None:
-        if "rate" in self.budgets.off:
-            return None
-        if window.time >= self.deadline_ns:
-            self.advance(window.time)
-        x: dict[Hashable, Any] = {"hour": window.time // (3600 * NS) % 24}
-        x.update(vector(window).items())
-        deviations, metric = self.rates.worst(x)
+    def rate_mode(self) -> tuple[int, float]:
+        """How this workload's windows are judged, and the budget per week."""
         learning = self.learning
-        finding = None
-        if metric and learning.mode != "learning" and deviations >= RATE_DEVIATIONS:
-            most = self.rates.most.get(metric, 0.0)
-            factor = RATE_FACTOR if learning.mode == "enforcing" else RATE_FACTOR_FORCED
-            if x[metric] >= FLOOR[metric] and x[metric] >= factor * max(most, 1.0) and not self.host:
-                finding = self._rate(window, metric, x[metric], most, deviations, process)
-        if finding is None and not lossy and not window.lost and self.decisions.locked("rate") is None:
-            self.rates.learn_one(x)
-        return finding
+        if learning.mode == "learning" or self.host or self.rates.relearning is not None:
+            return QUIET, 0.0
+        enough = learning.mode == "enforcing" or learning.observed(self.now) >= max(self.rule.evidence, 3600.0)
+        trusted = enough and self.rates.table.span[self.rates.row] >= TRUSTED
+        return EVIDENCE if trusted else CLOCK, self.budgets.of("rate")
 
-    def _rate(
-        self, window: Window, metric: str, value: float, most: float, deviations: float, process: Process | None
+    def window_beyond(
+        self, window: Window, values: Floats, deviations: Floats, process: Process | None, clean: bool
     ) -> Finding | None:
-        now = self.seconds(window.time)
-        name = f"rate {metric}"
-        if name in self.accepted:
-            return None
-        last = self.rate_told.get(metric)
-        if last is not None and now - last < RATE_QUIET_S:
-            return None
-        self.rate_told[metric] = now
-        expected = 0.05 if self.learning.mode == "enforcing" else 0.1
+        """A window that `Fleet.tick` found beyond what is usual: told, or learned where it is normal all the same."""
+        rates = self.rates
+        normal = [at for at, name in enumerate(COLUMNS) if f"rate {name.removesuffix('/s')}" in self.accepted]
+        column, expected = rates.table.expected(rates.row, values, deviations, normal)
         of = self.budgets.of("rate")
         if expected > of:
+            if clean:
+                rates.table.fold(rates.row, values)
             return None
+        rates.table.shout(rates.row, float(deviations[column]))
+        name, second, _ = COLUMNS[column].partition("/")
+        if not self._rate_begins(name, window.time):
+            return None
+        value, most, usual = (float(x) for x in (values[column], rates.most(column), rates.usual(column)))
+        noun, span = RATE_NOUNS.get(name, name), "second" if second else "minute"
+        hour = "" if second else " at this hour"
+        why = (
+            f"The most in a {span} so far was {most:,.0f}, usual{hour} is {usual:,.0f}: a {span} like this is expected "
+            f"{expected:.2g} times a week{self._forced_note()}."
+        )
+        evidence: dict[str, Any] = {"value": value, "most": most, "usual": usual, "per": span}
+        evidence["furthest"] = self._furthest(furthest(deviations), values, deviations)
+        return self._rate(
+            window, name, f"{value:,.0f} {noun} in one {span} in {self.name}", why, float(deviations[column]), expected,
+            of, process, evidence,
+        )  # fmt: skip
+
+    def minute_over(self, closed: Closed, window: Window, process: Process | None) -> list[Finding]:
+        """What the detectors that the config names say of it."""
+        out = []
+        mode = self.rate_mode()[0]
+        for running in self.detectors:
+            own = running.detector.false_alerts_per_week
+            of = self.budgets.of("rate") if own is None else own
+            speaks = mode != QUIET and f"rate {running.name}" not in self.accepted
+            found = running.beyond(of if speaks else -1.0, closed)
+            if found is None or not self._rate_begins(running.name, window.time):
+                continue
+            score, expected = found
+            far = self._furthest(running.furthest(closed), closed.values, closed.deviations)
+            words = ", ".join(f"{m['value']:,.0f} {m['metric']} (usually {m['usual']:,.0f})" for m in far)
+            why = (
+                f"{running.name} scores {score:.3g}, which is expected {expected:.2g} times a week; furthest from what "
+                f"is usual at this hour: {words}{self._forced_note()}."
+            )
+            out.append(
+                self._rate(
+                    window, running.name, f"Unusual minute in {self.name}: {words}", why, score, expected, of, process,
+                    {"detector": running.detector.name, "score": score, "furthest": far},
+                )
+            )  # fmt: skip
+        return out
+
+    def _furthest(self, columns: list[int], values: Floats, deviations: Floats) -> list[dict[str, Any]]:
+        return [
+            {
+                "metric": COLUMNS[at],
+                "value": float(values[at]),
+                "usual": round(self.rates.usual(at), 2),
+                "deviations": round(float(deviations[at]), 2),
+            }
+            for at in columns
+        ]
+
+    def _rate_begins(self, name: str, time_ns: int) -> bool:
+        """False: it goes on, and was told. What goes on is the workload's: which of its metrics is furthest out
+        changes from minute to minute."""
+        now = self.seconds(time_ns)
+        self.rate_told = {n: now for n, last in self.rate_told.items() if now - last < RATE_QUIET_S}
+        new = name not in self.rate_told
+        self.rate_told[name] = now
+        return new
+
+    def _rate(
+        self,
+        window: Window,
+        metric: str,
+        what: str,
+        why: str,
+        score: float,
+        expected: float,
+        of: float,
+        process: Process | None,
+        evidence: dict[str, Any],
+    ) -> Finding:
         who = process or Process(pid=0, vpid=0, ppid=0, comm=self.name)
         event = Event(
             time=window.time,
@@ -768,27 +863,10 @@ class Baseline(base.AnomalyDetector):
             count=1,
             lost=window.lost,
         )
-        why = (
-            f"The most in a second so far was {most:,.0f}; this is {deviations:.0f} deviations beyond the usual of "
-            f"this hour{self._forced_note()}."
-        )
-        what = f"{value:,.0f} {metric} in one second in {self.name}"
-        evidence = {"value": value, "most": most}
+        name = f"rate {metric}"
+        attack = (RATE_ATTACK.get(metric, "T1496"),)
         return self._finding(
-            event,
-            "rate",
-            "rates",
-            None,
-            "medium",
-            what,
-            why,
-            deviations,
-            expected,
-            of,
-            name,
-            name,
-            ("T1496",),
-            evidence,
+            event, "rate", "rates", None, "medium", what, why, score, expected, of, name, name, attack, evidence
         )
 
     # --- decisions ---------------------------------------------------------------------------------------------------
@@ -919,6 +997,7 @@ class Baseline(base.AnomalyDetector):
             "suppressed": self.suppressed,
             "in_kernel": len(self.usual),
             "surprises_per_week": round(surprises, 3),
+            "rates_relearned_until": None if (until := self.rates.relearning) is None else _stamp(until * 60 * NS),
             "budget": self.budgets.total,
             **decisions.status(self),
         }
@@ -946,6 +1025,8 @@ class Baseline(base.AnomalyDetector):
             "folded": self.tree.truncated,
             "decisions": decisions.rows(self),
             "releases": releases.rows(self),
+            "rates": self.rates.describe(),
+            "rate_levels_relearned": self.rates.reopened,
             "quarantine": [
                 {
                     "value": v,

@@ -1,139 +1,670 @@
-"""How much a workload does: River's exponentially weighted statistics by hour of day, and how far beyond them."""
+"""How much workloads do: a row of numbers per workload, all rows of a worker in one table of arrays.
 
-import math
-from collections.abc import Hashable
-from typing import Any
+A window (one second) is added to its minute. At the minute's end its sums, and the most in one of its seconds, are
+compared with what is usual for the workload at this hour and in general: exponentially weighted mean and variance of
+log(1 + x), by River's formulae. How far out the worst minute of each ten was goes into a tail (models/tail.py); only
+that tail says how often something as far out is to be expected. A minute is judged while it grows, so nobody waits for
+its end.
 
+A level that stays beyond the budget for an hour is a new level: the rates of that workload alone are learned again.
+"""
+
+import weakref
+from collections.abc import Hashable, Iterable
+from math import log
+from typing import Any, NamedTuple, get_args
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
 from river import base
-from river.stats import EWMean
 
+from config.schema import Metric
+from models import tail
+from models.tail import Floats
 from probes.event import Window
 
-METRICS = ("execs", "opens", "connects", "forks", "failed")
-FADING = 0.002
-"""Weight of one second: about the last 500 active seconds of that hour count."""
-FLOOR = {"execs": 200, "opens": 20_000, "connects": 500, "forks": 400, "failed": 5_000}
-"""A second below this is never told, however unusual: it is too small to matter."""
+Rows = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+
+METRICS: tuple[str, ...] = get_args(Metric)
+"""Summed over a minute, but for the last two, of which the different ones of a minute are counted."""
+PER_SECOND = METRICS[:-2]
+COLUMNS = (*METRICS, *(f"{name}/s" for name in PER_SECOND))
+"""Sums of a minute, then the most in a second of it."""
+SUMS, WIDTH = len(METRICS), len(COLUMNS)
+ANY, TAILS = WIDTH, WIDTH + 1
+"""One tail per column, and one of how far any column went beyond its own: a workload that now and then does much more
+of one thing will do so of another."""
+DISTINCT = slice(SUMS - 2, SUMS)
+FADING, FADING_HOUR = 0.001, 0.01
+"""Weight of one minute: 17 hours that were active, and 100 minutes of one hour of the day, so two days."""
+NARROWEST = 0.25
+"""Variances of log(1 + x) below this are not believed."""
+SETTLED, SETTLED_HOUR = 5, 30
+"""Minutes before a mean may be compared with."""
 WARM = 300
-"""Active seconds before the statistics may speak."""
+"""Windows before anything is said by the clock."""
+TRUSTED = 1440
+"""Minutes before a tail is believed."""
+BLOCK = 10
+"""Minutes that belong together: one peak."""
+MEMORY = 60
+"""Days that a peak is remembered. Those of the first day, when no hour of it was known, a week."""
+WEEK = 10_080
+GATE, GATE_LOUD = 60, 45
+"""Of so many active minutes, so many beyond the budget are a new level."""
+REFIT = 60
+"""Minutes between two looks at the tail, each row at a minute of its own."""
+CHUNK = 512
+RELEARN = 1440
+"""Minutes that a new level is learned."""
+FORCED_FACTOR, FORCED_DEVIATIONS = 20.0, 8.0
+"""By the clock: so many times the most ever, and so far from the mean."""
+FORCED = ("execs/s", "opens/s", "connects/s", "forks/s", "failed/s")
+SECOND_FLOOR = {
+    "calls": 2_000_000, "execs": 200, "forks": 400, "opens": 20_000, "connects": 500, "accepts": 5_000,
+    "queries": 500, "bytes_in": 100e6, "bytes_out": 50e6, "failed": 5_000, "denied": 500,
+}  # fmt: skip
+MINUTE_FLOOR = {
+    "calls": 20e6, "execs": 1_000, "forks": 2_000, "opens": 200_000, "connects": 1_500, "accepts": 50_000,
+    "queries": 1_500, "bytes_in": 500e6, "bytes_out": 250e6, "failed": 30_000, "denied": 2_000, "peers": 100,
+    "ports": 100,
+}  # fmt: skip
+FLOORS = np.array([*(MINUTE_FLOOR[m] for m in METRICS), *(SECOND_FLOOR[m] for m in PER_SECOND)], np.float32)
+"""Below this it is too small to matter, however unusual."""
+QUIET, CLOCK, EVIDENCE = 0, 1, 2
+"""How a row is judged: not at all, as one whose learning the clock ended, by its tail."""
+BITS = 1024
+FULL = (1 << BITS) - 1
+
+_COLUMN: dict[str, int] = {
+    "calls": METRICS.index("calls"), "exec.exec": METRICS.index("execs"), "forks": METRICS.index("forks"),
+    "bytes_in": METRICS.index("bytes_in"), "bytes_out": METRICS.index("bytes_out"), "failed": METRICS.index("failed"),
+    "dns.query": METRICS.index("queries"),
+}  # fmt: skip
+_PREFIX = {"file": "opens", "connect": "connects", "accept": "accepts"}
+_FAILED, _DENIED = METRICS.index("failed"), METRICS.index("denied")
+WAITED = (4, 11)
+"""EINTR and EAGAIN: nothing failed."""
+REFUSED = (1, 13)
+"""EPERM and EACCES."""
 
 
-def vector(window: Window) -> dict[str, float]:
+def _column(name: str) -> int:
+    kind = _PREFIX.get(name.partition(".")[0])
+    found = METRICS.index(kind) if kind else -1
+    if len(_COLUMN) < 512:
+        _COLUMN[name] = found
+    return found
+
+
+def row_of(window: Window) -> list[float]:
+    """METRICS of one second, without peers and ports.
+
+    >>> window = Window(0, "w", {"exec.exec": 2, "file.open_read": 30, "file.unlink": 1, "forks": 3}, errors={13: 4})
+    >>> {name: x for name, x in zip(METRICS, row_of(window)) if x}
+    {'execs': 2.0, 'forks': 3.0, 'opens': 31.0, 'failed': 4.0, 'denied': 4.0}
     """
-    >>> vector(Window(0, "w", {"exec.exec": 2, "file.open_read": 30, "file.unlink": 1, "forks": 3}))
-    {'execs': 2.0, 'opens': 31.0, 'connects': 0.0, 'forks': 3.0, 'failed': 0.0}
-    """
-    out = dict.fromkeys(METRICS, 0.0)
+    row = [0.0] * SUMS
     for name, n in window.counts.items():
-        kind = name.partition(".")[0]
-        if name == "exec.exec":
-            out["execs"] += n
-        elif kind == "file":
-            out["opens"] += n
-        elif kind == "connect":
-            out["connects"] += n
-        elif name in ("forks", "failed"):
-            out[name] += n
-    return out
+        at = _COLUMN.get(name)
+        if at is None:
+            at = _column(name)
+        if at >= 0:
+            row[at] += n
+    errors = window.errors
+    if errors:
+        row[_FAILED] = max(row[_FAILED], float(sum(n for errno, n in errors.items() if errno not in WAITED)))
+        row[_DENIED] = float(sum(errors.get(errno, 0) for errno in REFUSED))
+    return row
 
 
-class _Spread:
-    """Mean and deviation of log(1 + x). Two EWMeans, of y and of y squared: one number each restores them exactly."""
+def distinct(bits: int) -> float:
+    """How many different things set these bits of BITS, each one at random: linear counting (Whang et al., 1990).
 
-    __slots__ = ("mean", "square")
+    >>> distinct(0), round(distinct(sum(1 << (crc32(bytes([n])) % BITS) for n in range(50))))
+    (0.0, 49)
+    """
+    free = BITS - bits.bit_count()
+    return 0.0 if free == BITS else BITS * log(BITS / max(free, 0.5))
 
-    def __init__(self) -> None:
-        self.mean = EWMean(FADING)
-        self.square = EWMean(FADING)
 
-    def update(self, y: float) -> None:
-        self.mean.update(y)
-        self.square.update(y * y)
+def weighted(mean: Floats, variance: Floats, x: Floats, fading: Floats) -> tuple[Floats, Floats]:
+    """Exponentially weighted mean and variance after x: what river.stats.EWMean and EWVar say.
 
-    def deviations(self, y: float) -> float:
-        mean = self.mean.get()
-        return (y - mean) / math.sqrt(max(self.square.get() - mean * mean, 0.04))
+    Reference: Finch, Incremental calculation of weighted mean and variance, 2009.
+    """
+    difference = x - mean
+    return mean + fading * difference, (1 - fading) * (variance + fading * difference * difference)
 
-    def dump(self) -> list[float]:
-        return [self.mean.get(), self.square.get()]
 
-    @classmethod
-    def load(cls, row: list[float]) -> "_Spread":
-        self = cls()
-        self.mean.update(row[0])
-        self.square.update(row[1])
-        return self
+class Told(NamedTuple):
+    """Rows of one tick that are beyond, by their place in it."""
+
+    at: Rows
+    values: Floats
+    """Rows x COLUMNS: the minute so far, and this second."""
+    deviations: Floats
+
+
+class Closed(NamedTuple):
+    """A minute that ended, of a row that somebody watches."""
+
+    row: int
+    minute: int
+    values: Floats
+    deviations: Floats
+
+
+FIELDS: tuple[tuple[str, tuple[int, ...], Any, float], ...] = (
+    ("minute", (), np.int32, -1),
+    ("total", (SUMS,), np.float32, 0),
+    ("top", (SUMS - 2,), np.float32, 0),
+    ("dirty", (), np.bool_, 0),
+    ("windows", (), np.int32, 0),
+    ("seen", (), np.int32, 0),
+    ("mean", (WIDTH,), np.float32, 0),
+    ("variance", (WIDTH,), np.float32, 0),
+    ("hour_seen", (24,), np.uint16, 0),
+    ("hour_mean", (24, SUMS), np.float32, 0),
+    ("hour_variance", (24, SUMS), np.float32, 0),
+    ("most", (WIDTH,), np.float32, 0),
+    ("block", (), np.int32, -1),
+    ("worst", (TAILS,), np.float32, -1),
+    ("span", (), np.float32, 0),
+    ("unseen", (), np.float32, 0),
+    ("peaks", (TAILS, tail.KEPT), np.uint16, 0),
+    ("days", (TAILS, tail.KEPT), np.uint16, 0),
+    ("loud", (), np.bool_, 0),
+    ("loudest", (), np.float32, 0),
+    ("watched", (), np.uint8, 0),
+    ("watched_loud", (), np.uint8, 0),
+    ("watched_sum", (), np.float32, 0),
+    ("relearn", (), np.int32, -1),
+    ("reopened", (), np.int32, 0),
+    ("mode", (), np.uint8, QUIET),
+    ("budget", (), np.float32, 0),
+    ("phase", (), np.uint8, 0),
+    ("fitted", (), np.int32, -1),
+    ("start", (TAILS,), np.float32, 0),
+    ("scale", (TAILS,), np.float32, tail.WIDE),
+    ("shape", (TAILS,), np.float32, 1 / tail.FEW),
+    ("number", (TAILS,), np.float32, 1),
+    ("peak", (TAILS,), np.float32, -1),
+    ("limit", (TAILS,), np.float32, np.inf),
+)
+"""The state of a row. Peaks are half floats as integers, plus 1; 0: none."""
+PER_COLUMN = {"mean", "variance", "most"}
+PER_TAIL = {"worst", "peaks", "days", "start", "scale", "shape", "number", "peak"}
+
+
+class Fleet:
+    """The rates of all workloads of a worker: arrays with one row each; 7 KB per row.
+
+    `tick` takes one window of each of many rows; `fold` adds what it held back.
+    """
+
+    minute: NDArray[np.int32]
+    total: Floats
+    top: Floats
+    dirty: Flags
+    windows: NDArray[np.int32]
+    seen: NDArray[np.int32]
+    mean: Floats
+    variance: Floats
+    hour_seen: NDArray[np.uint16]
+    hour_mean: Floats
+    hour_variance: Floats
+    most: Floats
+    block: NDArray[np.int32]
+    worst: Floats
+    span: Floats
+    unseen: Floats
+    peaks: NDArray[np.uint16]
+    days: NDArray[np.uint16]
+    loud: Flags
+    loudest: Floats
+    watched: NDArray[np.uint8]
+    watched_loud: NDArray[np.uint8]
+    watched_sum: Floats
+    relearn: NDArray[np.int32]
+    reopened: NDArray[np.int32]
+    mode: NDArray[np.uint8]
+    budget: Floats
+    phase: NDArray[np.uint8]
+    fitted: NDArray[np.int32]
+    start: Floats
+    scale: Floats
+    shape: Floats
+    number: Floats
+    peak: Floats
+    limit: Floats
+
+    def __init__(self, size: int = 1) -> None:
+        self._free: list[int] = []
+        self._size = 0
+        self._lowest = np.zeros((0, TAILS), np.uint16)
+        """The least of the peaks; 0 while there is room."""
+        for name, shape, kind, _ in FIELDS:
+            setattr(self, name, np.zeros((0, *shape), kind))
+        self.follow: set[int] = set()
+        """Rows whose minutes go into `closed`."""
+        self.closed: list[Closed] = []
+        self._grow(size)
+
+    def _grow(self, size: int) -> None:
+        more = size - self._size
+        for name, shape, kind, empty in FIELDS:
+            setattr(self, name, np.concatenate([getattr(self, name), np.full((more, *shape), empty, kind)]))
+        self._lowest = np.concatenate([self._lowest, np.zeros((more, TAILS), np.uint16)])
+        self._free += range(size - 1, self._size - 1, -1)
+        self._size = size
+
+    def take(self) -> int:
+        """A row of one's own."""
+        if not self._free:
+            self._grow(max(16, self._size + self._size // 2))
+        row = self._free.pop()
+        self.clear(row)
+        return row
+
+    def free(self, row: int) -> None:
+        self.follow.discard(row)
+        self._free.append(row)
+
+    def clear(self, row: int) -> None:
+        for name, _, _, empty in FIELDS:
+            getattr(self, name)[row] = empty
+        self.phase[row] = row % REFIT
+        self._lowest[row] = 0
+
+    # --- judging -----------------------------------------------------------------------------------------------------
+
+    def deviations(self, rows: Rows, values: Floats, hours: Rows) -> Floats:
+        """How far out: of the minute the smaller of this hour's and of all hours'; 0 for what is not settled."""
+        y = np.log1p(values)
+        z: Any = (y - self.mean[rows]) / np.sqrt(np.maximum(self.variance[rows], NARROWEST))
+        there = (y[:, :SUMS] - self.hour_mean[rows, hours]) / np.sqrt(
+            np.maximum(self.hour_variance[rows, hours], NARROWEST)
+        )
+        known = self.hour_seen[rows, hours] >= SETTLED_HOUR
+        z[:, :SUMS] = np.where(known[:, None], np.minimum(z[:, :SUMS], there), z[:, :SUMS])
+        z[self.seen[rows] < SETTLED] = 0.0
+        return np.asarray(z, np.float32)
+
+    def judge(self, rows: Rows, modes: NDArray[np.uint8], budgets: Floats) -> None:
+        """From now on these rows are judged so, each with its budget per week."""
+        changed = (self.mode[rows] != modes) | (self.budget[rows] != budgets)
+        if changed.any():
+            rows = rows[changed]
+            self.mode[rows], self.budget[rows] = modes[changed], budgets[changed]
+            self._limits(rows)
+
+    def beyond(self, rows: Rows, values: Floats, z: Floats) -> Flags:
+        """Which rows have a value that is less to be expected than their budget."""
+        modes = self.mode[rows]
+        if not modes.any():
+            return np.zeros(len(rows), np.bool_)
+        limit = self.limit[rows]
+        far = (modes == EVIDENCE)[:, None] & (z > limit[:, :WIDTH])
+        if far.any():
+            far &= self._excess(rows, z) > limit[:, ANY:]
+        clock = (modes == CLOCK) & (self.windows[rows] >= WARM)
+        if clock.any():
+            forced = (z >= FORCED_DEVIATIONS) & (values >= FORCED_FACTOR * np.maximum(self.most[rows], 1.0)) & _FORCED
+            far |= clock[:, None] & forced
+        far &= values >= FLOORS
+        return np.asarray(far.any(axis=1))
+
+    def _excess(self, rows: Any, z: Floats) -> Floats:
+        """How far beyond the usual peaks of its column each deviation is, in scales of that column's tail."""
+        return np.asarray((z - self.start[rows][..., :WIDTH]) / self.scale[rows][..., :WIDTH], np.float32)
+
+    def expected(self, row: int, values: Floats, z: Floats, normal: list[int] | None = None) -> tuple[int, float]:
+        """(column, expected occurrences per week) of what is least to be expected of a row's values. The chance that
+        one of many metrics is that far out is at most the sum of theirs. `normal`: columns that a person accepted.
+
+        By the clock no promise per week can be kept: 2 / (how many times the most ever), so at least 20 times, 0.1."""
+        if self.mode[row] == CLOCK:
+            times = values / np.maximum(self.most[row], 1.0)
+            times = np.where(_FORCED & (values >= FLOORS) & (z >= FORCED_DEVIATIONS), times, 0.0)
+            times[normal or []] = 0.0
+            column = int(times.argmax())
+            return column, 2.0 / max(float(times[column]), 1e-6)
+        found, weeks = self._tail(row), self._weeks(row)
+        each = tail.per_week(found.at(slice(WIDTH)), z, weeks) * self._metrics(row)
+        each = np.maximum(each, tail.per_week(found.at(ANY), self._excess(row, z), weeks))
+        each = np.where(values >= FLOORS, each, np.inf)
+        each[normal or []] = np.inf
+        column = int(each.argmin())
+        return column, float(each[column])
+
+    def _weeks(self, rows: Any) -> Any:
+        return np.clip(self.span[rows], BLOCK, MEMORY * 1440) / np.float32(WEEK)
+
+    def _metrics(self, rows: Any) -> Any:
+        """How many columns of a row have peaks: that many chances to be wrong."""
+        return np.maximum((self.peak[rows][..., :WIDTH] >= 0).sum(axis=-1), 1).astype(np.float32)
+
+    def _tail(self, rows: Any) -> tail.Fit:
+        return tail.Fit(self.start[rows], self.scale[rows], self.shape[rows], self.number[rows], self.peak[rows])
+
+    def _limits(self, rows: Rows) -> None:
+        on = (self.mode[rows] == EVIDENCE) & (self.span[rows] >= TRUSTED) & (self.fitted[rows] >= 0)
+        self.limit[rows[~on]] = np.inf
+        rows = rows[on]
+        if len(rows):
+            share = np.repeat(self.budget[rows, None], TAILS, axis=1)
+            share[:, :WIDTH] /= self._metrics(rows)[:, None]
+            self.limit[rows] = tail.limit(self._tail(rows), share, self._weeks(rows)[:, None])
+
+    # --- learning ----------------------------------------------------------------------------------------------------
+
+    def tick(self, rows: Rows, minutes: NDArray[np.int32], values: Floats, clean: Flags) -> Told:
+        """One window of each row (each at most once). What is beyond is neither added nor learned: see `fold`."""
+        before = self.minute[rows]
+        ended = (before >= 0) & (minutes > before)
+        if ended.any():
+            self.close(rows[ended])
+        self.minute[rows] = np.maximum(before, minutes)
+        values = np.ascontiguousarray(values, np.float32)
+        sums = self.total[rows] + values
+        sums[:, DISTINCT] = np.maximum(self.total[rows, DISTINCT], values[:, DISTINCT])
+        so_far = np.concatenate([sums, values[:, : SUMS - 2]], axis=1)
+        hours = (self.minute[rows] // 60 % 24).astype(np.int64)
+        z = self.deviations(rows, so_far, hours)
+        beyond = self.beyond(rows, so_far, z)
+        taken = clean & ~beyond
+        self._add(rows[taken], so_far[taken])
+        self.dirty[rows[~clean]] = True
+        at = np.flatnonzero(beyond)
+        return Told(at, so_far[at], z[at])
+
+    def fold(self, row: int, so_far: Floats) -> None:
+        """It was beyond, and is usual all the same."""
+        self._add(np.array([row]), so_far[None])
+
+    def _add(self, rows: Rows, so_far: Floats) -> None:
+        self.total[rows] = so_far[:, :SUMS]
+        self.top[rows] = np.maximum(self.top[rows], so_far[:, SUMS:])
+        self.windows[rows] += 1
+        second = self.most[rows, SUMS:]
+        self.most[rows, SUMS:] = np.maximum(second, so_far[:, SUMS:])
+
+    def shout(self, row: int, deviations: float) -> None:
+        """This minute is beyond the budget: it is told, and not learned."""
+        self.loud[row] = self.dirty[row] = True
+        self.loudest[row] = max(self.loudest[row], min(deviations, 1e6))
+
+    def close(self, rows: Rows) -> None:
+        """These rows' minutes are over."""
+        values = np.concatenate([self.total[rows], self.top[rows]], axis=1)
+        minutes = self.minute[rows]
+        z = self.learn(rows, minutes, values, ~self.dirty[rows])
+        if self.follow:
+            for at in np.flatnonzero(np.isin(rows, list(self.follow))):
+                if not self.dirty[rows[at]]:
+                    self.closed.append(Closed(int(rows[at]), int(minutes[at]), values[at], z[at]))
+        self._gate(rows, minutes)
+        self.total[rows], self.top[rows] = 0.0, 0.0
+        self.dirty[rows] = False
+
+    def learn(self, rows: Rows, minutes: NDArray[np.int32], values: Floats, clean: Flags) -> Floats:
+        """Whole minutes, rows x COLUMNS; only clean ones are learned. Answers how far out they were before."""
+        blocks = minutes // BLOCK
+        over = blocks != self.block[rows]
+        if over.any():
+            self._end_blocks(rows[over], blocks[over])
+        period = (minutes + self.phase[rows]) // REFIT
+        due = period != self.fitted[rows]
+        if due.any():
+            self.fitted[rows[due]] = period[due]
+            self._fit(rows[due])
+        hours = (minutes // 60 % 24).astype(np.int64)
+        z = self.deviations(rows, values, hours)
+        if not clean.all():
+            rows, hours, values = rows[clean], hours[clean], values[clean]
+        kept = z[clean]
+        settled = self.seen[rows] >= SETTLED
+        some = rows[settled]
+        self.most[rows] = np.maximum(self.most[rows], values)
+        far = np.where(self.most[some] > 0, np.maximum(kept[settled], 0.0), np.float32(-1.0))
+        excess = np.where(values[settled] >= FLOORS, self._excess(some, kept[settled]), np.float32(-1.0)).max(axis=1)
+        excess[self.span[some] < TRUSTED] = -1.0
+        far = np.concatenate([far, excess[:, None]], axis=1)
+        self.worst[some] = np.maximum(self.worst[some], far)
+        y = np.log1p(values)
+        fading = np.maximum(np.float32(FADING), 1 / (self.seen[rows] + 1).astype(np.float32))[:, None]
+        self.mean[rows], self.variance[rows] = weighted(self.mean[rows], self.variance[rows], y, fading)
+        self.seen[rows] += 1
+        seen = self.hour_seen[rows, hours]
+        fading = np.maximum(np.float32(FADING_HOUR), 1 / (seen.astype(np.float32) + 1))[:, None]
+        self.hour_mean[rows, hours], self.hour_variance[rows, hours] = weighted(
+            self.hour_mean[rows, hours], self.hour_variance[rows, hours], y[:, :SUMS], fading
+        )
+        self.hour_seen[rows, hours] = np.minimum(seen, 60_000) + 1
+        return z
+
+    def _end_blocks(self, rows: Rows, blocks: NDArray[np.int32]) -> None:
+        """Ten minutes are over: their worst goes into the tail where it is among the largest."""
+        before = self.block[rows]
+        passed = np.where(before >= 0, (blocks - before) * BLOCK, 0) - self.unseen[rows]
+        self.span[rows] = np.maximum(self.span[rows] + passed, 0)
+        self.unseen[rows] = 0.0
+        today = blocks // (1440 // BLOCK)
+        turned = (before >= 0) & (today != before // (1440 // BLOCK))
+        if turned.any():
+            self._expire(rows[turned], today[turned])
+        # + 1: 0 is for none. The bits of positive half floats are in the order of the numbers.
+        code = np.clip(self.worst[rows], 0.0, 60_000.0).astype(np.float16).view(np.uint16) + np.uint16(1)
+        wanted = (self.worst[rows] >= 0) & (code > self._lowest[rows])
+        at, column = np.nonzero(wanted)
+        self.worst[rows] = -1.0
+        self.block[rows] = blocks
+        if len(at):
+            row = rows[at]
+            kept = self.peaks[row, column]
+            slot = kept.argmin(axis=1)
+            early = np.where(self.span[row] < 1440, MEMORY - 7, 0)
+            self.peaks[row, column, slot] = kept[np.arange(len(at)), slot] = code[at, column]
+            self.days[row, column, slot] = today[at] - early
+            self._lowest[row, column] = kept.min(axis=1)
+
+    def _expire(self, rows: Rows, today: NDArray[np.int32]) -> None:
+        for begin in range(0, len(rows), CHUNK):
+            part = rows[begin : begin + CHUNK]
+            age = today[begin : begin + CHUNK, None, None] - self.days[part].astype(np.int32)
+            old = (self.peaks[part] > 0) & (age > MEMORY)
+            if not old.any():
+                continue
+            for field in (self.peaks, self.days):
+                kept = field[part]
+                kept[old] = 0
+                field[part] = kept
+            self._lowest[part] = self.peaks[part].min(axis=2)
+
+    def _fit(self, rows: Rows) -> None:
+        for begin in range(0, len(rows), CHUNK):
+            part = rows[begin : begin + CHUNK]
+            codes = self.peaks[part].reshape(-1, tail.KEPT)
+            peaks = (codes - np.uint16(1)).view(np.float16).astype(np.float32)
+            found = tail.fit(np.where(codes > 0, peaks, np.float32(-1.0)))
+            for field, new in zip((self.start, self.scale, self.shape, self.number, self.peak), found, strict=True):
+                field[part] = new.reshape(-1, TAILS)
+        self._limits(rows)
+
+    def _gate(self, rows: Rows, minutes: NDArray[np.int32]) -> None:
+        """A level that stays is no deviation: it is learned anew, with all that belongs to it, for a bounded time."""
+        loud = self.loud[rows]
+        watched = loud | (self.watched[rows] > 0)
+        if not watched.any():
+            return
+        some = rows[watched]
+        self.watched[some] += 1
+        self.watched_loud[some] += self.loud[some]
+        self.watched_sum[some] += self.loudest[some]
+        self.loud[some], self.loudest[some] = False, 0.0
+        full = self.watched[some] >= GATE
+        for row, minute in zip(some[full].tolist(), minutes[watched][full].tolist(), strict=True):
+            apart = self.watched_sum[row] / GATE
+            if self.watched_loud[row] >= GATE_LOUD and apart > tail.cut(GATE, max(int(self.seen[row]), 1)):
+                self._reopen(row, minute)
+            self.watched[row] = self.watched_loud[row] = 0
+            self.watched_sum[row] = 0.0
+
+    def _reopen(self, row: int, minute: int) -> None:
+        again, reopened = minute + RELEARN, int(self.reopened[row]) + 1
+        self.clear(row)
+        self.minute[row], self.relearn[row], self.reopened[row] = minute, again, reopened
+
+    # --- state -------------------------------------------------------------------------------------------------------
+
+    def dump(self, row: int) -> list[Any]:
+        """Exact, and short: only columns and hours in which something was seen."""
+        used = self.most[row] > 0
+        hours = self.hour_seen[row] > 0
+        out: list[Any] = [np.flatnonzero(used).tolist(), np.flatnonzero(hours).tolist()]
+        for name, shape, _, _ in FIELDS:
+            array = getattr(self, name)[row]
+            out.append(array[_part(name, used, hours)].tobytes() if shape else array.item())
+        return out
+
+    def load(self, row: int, state: list[Any]) -> None:
+        """Raises ValueError, TypeError or IndexError where it is not what `dump` gave."""
+        used, hours = np.zeros(WIDTH, np.bool_), np.zeros(24, np.bool_)
+        used[np.array(state[0], np.int64)], hours[np.array(state[1], np.int64)] = True, True
+        self.clear(row)
+        for (name, shape, kind, _), value in zip(FIELDS, state[2:], strict=True):
+            array = getattr(self, name)
+            if shape:
+                part = _part(name, used, hours)
+                array[row][part] = np.frombuffer(value, kind).reshape(array[row][part].shape)
+            else:
+                array[row] = value
+        self._lowest[row] = self.peaks[row].min(axis=1)
+
+
+_FORCED = np.array([name in FORCED for name in COLUMNS])
+
+
+def _part(name: str, used: Flags, hours: Flags) -> Any:
+    if name in PER_COLUMN:
+        return used
+    if name in PER_TAIL:
+        return np.append(used, True)
+    if name == "hour_seen":
+        return hours
+    return np.ix_(hours, used[:SUMS]) if name.startswith("hour_") else slice(None)
 
 
 class Rates(base.AnomalyDetector):
-    """How many deviations the busiest of a second's counts lies beyond what is usual at this hour and in general.
+    """One workload's row of a `Fleet`, as a River anomaly detector over minutes.
 
-    Each count is taken as log(1 + x); the deviation is the smaller of the hour's and of all hours', and 0 within twice
-    the most ever seen. Expects {"hour": 0..23, metric: count}.
+    Expects {"hour": 0..23, column: value}, the columns being COLUMNS: "execs" of the minute, "execs/s" the most in one
+    of its seconds. The score is the deviation of the column that is furthest out, 0 within the usual.
 
-    Parameters: `warm`: active seconds before it speaks at all; before that every second scores 0.
+    Parameters: `warm`: minutes before it speaks. `fleet`: the table to take a row of; None: its own.
 
-    >>> rates = Rates(warm=10)
+    >>> rates = Rates()
     >>> for n in (3, 4, 5) * 20: rates.learn_one({"hour": 1, "execs": n})
-    >>> rates.score_one({"hour": 1, "execs": 4}), rates.score_one({"hour": 1, "execs": 400}) > 8
-    (0.0, True)
-
-    Reference: Finch, Incremental calculation of weighted mean and variance, 2009 (river.stats.EWMean).
+    >>> rates.score_one({"hour": 1, "execs": 4}) < 1, rates.score_one({"hour": 1, "execs": 400}) > 8
+    (True, True)
     """
 
-    def __init__(self, warm: int = WARM) -> None:
+    def __init__(self, warm: int = SETTLED, fleet: Fleet | None = None) -> None:
         self.warm = warm
-        self.seen = 0
-        self.most: dict[str, float] = {}
-        self.overall: dict[str, _Spread] = {}
-        self.hours: dict[int, dict[str, _Spread]] = {}
+        self.fleet = fleet
+        self.table = fleet if fleet is not None else Fleet()
+        self.row = self.table.take()
+        self.peers = self.ports = self.new_peers = self.new_ports = 0
+        """Bitmaps of the different ones in this minute, and since its last window."""
+        self._at = np.array([self.row])
+        weakref.finalize(self, self.table.free, self.row)
+
+    def _values(self, x: dict[Hashable, Any]) -> tuple[Floats, int]:
+        return np.array([[float(x.get(name, 0.0)) for name in COLUMNS]], np.float32), int(x.get("hour", 0))
 
     def learn_one(self, x: dict[Hashable, Any]) -> None:
-        self.seen += 1
-        hour = self.hours.setdefault(int(x["hour"]), {})
-        for name in METRICS:
-            value = float(x.get(name, 0.0))
-            if not value and name not in self.overall:
-                continue
-            y = math.log1p(value)
-            if value > self.most.get(name, 0.0):
-                self.most[name] = value
-            for spreads in (self.overall, hour):
-                spread = spreads.get(name)
-                if spread is None:
-                    spread = spreads[name] = _Spread()
-                spread.update(y)
+        """One minute; of a day of 24 such hours of which one passes for each minute learned."""
+        values, hour = self._values(x)
+        table, row = self.table, self.row
+        table.learn(self._at, np.array([hour * 60], np.int32), values, np.array([True]))
+        table.windows[row] += 60
 
     def score_one(self, x: dict[Hashable, Any]) -> float:
-        return self.worst(x)[0]
+        values, hour = self._values(x)
+        if self.table.seen[self.row] < self.warm:
+            return 0.0
+        return max(0.0, float(self.table.deviations(self._at, values, np.array([hour])).max()))
 
-    def worst(self, x: dict[Hashable, Any]) -> tuple[float, str]:
-        """(deviations, metric) of the count that is furthest out."""
-        if self.seen < self.warm:
-            return 0.0, ""
-        best = (0.0, "")
-        hour = self.hours.get(int(x["hour"]), {})
-        for name in METRICS:
-            value = float(x.get(name, 0.0))
-            if value <= 2 * self.most.get(name, 0.0):
-                continue
-            y = math.log1p(value)
-            spread = self.overall.get(name)
-            deviations = spread.deviations(y) if spread else y / 0.2
-            if name in hour:
-                deviations = min(deviations, hour[name].deviations(y))
-            best = max(best, (deviations, name))
-        return best
+    def met(self, ip: str, port: int | None) -> None:
+        """A connection to there."""
+        self.new_peers |= 1 << (crc32(ip.encode()) % BITS)
+        if port is not None:
+            self.new_ports |= 1 << (crc32(b"%d" % port) % BITS)
+
+    def values(self, window: Window, minute: int) -> list[float]:
+        """METRICS of one window, with the different peers and ports of its minute so far."""
+        row = row_of(window)
+        if minute > self.table.minute[self.row]:
+            self.peers = self.ports = 0
+        if self.new_peers:
+            self.peers |= self.new_peers
+            self.ports |= self.new_ports
+            self.new_peers = self.new_ports = 0
+        if self.peers:
+            row[SUMS - 2], row[SUMS - 1] = distinct(self.peers), distinct(self.ports)
+        return row
+
+    def blind(self, seconds: float) -> None:
+        """Nobody watched for so long."""
+        self.table.unseen[self.row] += seconds / 60
+
+    @property
+    def relearning(self) -> int | None:
+        """Minute (since the epoch) until which a new level is learned; None: it is not."""
+        until = int(self.table.relearn[self.row])
+        return until if until > self.table.minute[self.row] else None
+
+    @property
+    def reopened(self) -> int:
+        """How often a new level was learned."""
+        return int(self.table.reopened[self.row])
+
+    def most(self, column: int) -> float:
+        return float(self.table.most[self.row, column])
+
+    def usual(self, column: int) -> float:
+        """What is usual at this hour (of a second: in general)."""
+        table, row = self.table, self.row
+        hour = int(table.minute[row]) // 60 % 24
+        if column < SUMS and table.hour_seen[row, hour] >= SETTLED_HOUR:
+            return float(np.expm1(table.hour_mean[row, hour, column]))
+        return float(np.expm1(table.mean[row, column]))
+
+    def describe(self) -> dict[str, Any]:
+        """Per column in which something was seen: what is usual, and the most."""
+        most = self.table.most[self.row]
+        return {
+            COLUMNS[at]: {"usual": round(self.usual(at), 2), "most": round(float(most[at]), 2)}
+            for at in np.flatnonzero(most > 0).tolist()
+        }
 
     def dump(self) -> list[Any]:
-        return [
-            self.seen,
-            self.most,
-            {n: s.dump() for n, s in self.overall.items()},
-            {h: {n: s.dump() for n, s in spreads.items()} for h, spreads in self.hours.items()},
-        ]
+        maps = (self.peers, self.ports, self.new_peers, self.new_ports)
+        return [[bits.to_bytes(BITS // 8, "little") if bits else b"" for bits in maps], *self.table.dump(self.row)]
 
-    def load(self, row: list[Any]) -> None:
-        self.seen, self.most = row[0], dict(row[1])
-        self.overall = {n: _Spread.load(s) for n, s in row[2].items()}
-        self.hours = {int(h): {n: _Spread.load(s) for n, s in spreads.items()} for h, spreads in row[3].items()}
+    def load(self, state: list[Any]) -> None:
+        """Of a snapshot before the first table: nothing, it is learned again."""
+        if not isinstance(state[0], list):
+            return
+        self.peers, self.ports, self.new_peers, self.new_ports = (int.from_bytes(b, "little") & FULL for b in state[0])
+        self.table.load(self.row, state[1:])
+
+
+def furthest(deviations: Floats, only: Iterable[int] | None = None, most: int = 3) -> list[int]:
+    """Columns that are furthest out, the worst first."""
+    order = [int(at) for at in np.argsort(-deviations, kind="stable")]
+    wanted = None if only is None else set(only)
+    return [at for at in order if wanted is None or at in wanted][:most]

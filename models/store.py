@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from config.schema import Models, Settings
 from models import difference
@@ -15,14 +16,16 @@ from models.baseline import Baseline, lossy
 from models.decisions import rows
 from models.finding import Decision, Finding
 from models.learning import Rule
+from models.rates import Fleet
 from models.usual import Change, Host
-from probes.event import Batch, Process, lost_of
+from probes.event import Batch, Process, Window, lost_of
 
 log = logging.getLogger("wonted.models")
 MAGIC = b"WNTD"
 VERSION = 1
 HEADER = struct.Struct("<4sHI")
 TICK_NS = 1_000_000_000
+MINUTE_NS = 60 * TICK_NS
 PAUSE_NS = 1_000_000_000
 """How long before its batch a loss may have happened."""
 
@@ -36,6 +39,8 @@ class Baselines:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.fleet = Fleet()
+        """The rates of all of them."""
         self._all: dict[str, Baseline] = {}
         self._dirty: set[str] = set()
         self._home: dict[str, int] = {}
@@ -84,14 +89,8 @@ class Baselines:
                 findings.append(
                     msgspec.structs.replace(finding, event=lossy(event, here)) if here > event.lost else finding
                 )
-        for window in batch.windows:
-            name = window.workload
-            baseline = touched[name] if name in touched else touched.setdefault(name, self._open(name, position, batch))
-            if baseline is None:
-                continue
-            finding = baseline.window_seen(window, last.get(name), bool(lost_in_all or blind))
-            if finding is not None:
-                findings.append(finding)
+        if batch.windows:
+            findings += self._windows(batch, position, touched, last, bool(lost_in_all or blind))
         for name, repeats in batch.repeats.items():
             baseline = touched[name] if name in touched else touched.setdefault(name, self._open(name, position, batch))
             if baseline is not None:
@@ -103,6 +102,66 @@ class Baselines:
             self._pause(batch, touched)
         self._pass_time(batch, blind)
         self.handed = any(baseline is not None and baseline.usual.changed for baseline in touched.values())
+        return findings
+
+    def _windows(
+        self,
+        batch: Batch,
+        position: tuple[int, int] | None,
+        touched: dict[str, Baseline | None],
+        last: dict[str, Process],
+        lossy: bool,
+    ) -> list[Finding]:
+        """All windows at once, one of each workload at a time."""
+        findings: list[Finding] = []
+        waiting = batch.windows
+        while waiting:
+            now: dict[str, tuple[Baseline, Window]] = {}
+            later: list[Window] = []
+            for window in waiting:
+                name = window.workload
+                if name in now:
+                    later.append(window)
+                    continue
+                if name not in touched:
+                    touched[name] = self._open(name, position, batch)
+                baseline = touched[name]
+                if baseline is not None and "rate" not in baseline.budgets.off:
+                    now[name] = (baseline, window)
+            waiting = later
+            if now:
+                findings += self._tick(list(now.values()), last, lossy)
+        return findings
+
+    def _tick(self, due: list[tuple[Baseline, Window]], last: dict[str, Process], lossy: bool) -> list[Finding]:
+        count = len(due)
+        rows, minutes = np.empty(count, np.int64), np.empty(count, np.int32)
+        modes, budgets = np.empty(count, np.uint8), np.empty(count, np.float32)
+        clean = np.empty(count, np.bool_)
+        values = []
+        for at, (baseline, window) in enumerate(due):
+            if window.time >= baseline.deadline_ns:
+                baseline.advance(window.time)
+            minute = window.time // MINUTE_NS
+            rows[at], minutes[at] = baseline.rates.row, minute
+            modes[at], budgets[at] = baseline.rate_mode()
+            clean[at] = not (lossy or window.lost) and baseline.decisions.locked("rate") is None
+            values.append(baseline.rates.values(window, minute))
+        fleet = self.fleet
+        fleet.judge(rows, modes, budgets)
+        told = fleet.tick(rows, minutes, np.array(values, np.float32), clean)
+        findings = []
+        if fleet.closed:
+            here = {baseline.rates.row: (baseline, window) for baseline, window in due}
+            for closed in fleet.closed:
+                baseline, window = here[closed.row]
+                findings += baseline.minute_over(closed, window, last.get(baseline.name))
+            fleet.closed.clear()
+        for at, so_far, deviations in zip(told.at.tolist(), told.values, told.deviations, strict=True):
+            baseline, window = due[at]
+            finding = baseline.window_beyond(window, so_far, deviations, last.get(baseline.name), bool(clean[at]))
+            if finding is not None:
+                findings.append(finding)
         return findings
 
     def _open(self, name: str, position: tuple[int, int] | None, batch: Batch) -> Baseline | None:
@@ -190,7 +249,7 @@ class Baselines:
 
     def _make(self, name: str) -> Baseline:
         rule, models = resolve(self.settings, name)
-        return Baseline(name, rule, models, list(self.settings.danger.allow), self.settings.danger.enabled)
+        return Baseline(name, rule, models, list(self.settings.danger.allow), self.settings.danger.enabled, self.fleet)
 
     def decide(self, decision: Decision) -> str:
         """Carry out what a person said. Raises ValueError, with the candidates, where it is unclear what is meant."""

@@ -5,12 +5,13 @@ import sys
 from pathlib import Path
 
 from config.load import ConfigError, load
+from pipeline.settings import CHECKS
 
 
 def main(argument: str) -> int:
     asked = json.loads(argument)
     try:
-        loaded = load(Path(asked["config"]) if asked["config"] else None, asked["overrides"])
+        loaded = load(Path(asked["config"]) if asked["config"] else None, asked["overrides"], checks=CHECKS)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 3

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,10 +36,12 @@ class Options:
     def folder(self) -> Path:
         return data_folder(self.data)
 
-    def load(self) -> "Loaded":
+    def load(self, more: Sequence[str] = ()) -> "Loaded":
+        """The settings in force, with `more` overrides; what the models know of them is checked as well."""
         from config.load import load
+        from pipeline.settings import CHECKS
 
-        return load(self.config, self.overrides)
+        return load(self.config, [*self.overrides, *more], checks=CHECKS)
 
     def client(self, timeout: float | None = 30.0) -> "Client":
         from pipeline.client import Client

@@ -77,14 +77,13 @@ def replay(
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 10 when there are alerts.")] = False,
 ) -> int:
     """A recording through models and incidents, from an empty baseline: which alerts would it have given?"""
-    from config.load import load
     from pipeline.cli.alerts import show
     from pipeline.cli.out import emit
     from pipeline.recording import play
     from probes.replay import BadRecording, read
 
     try:
-        after = play(load(options.config, [*options.overrides, *(change or [])]).settings, read(file))
+        after = play(options.load(change or ()).settings, read(file))
         before = play(options.load().settings, read(file)) if change and not json else None
     except BadRecording as error:
         raise Stop(FAILURE, f"wonted: {error}") from None

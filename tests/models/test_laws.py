@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from config.schema import Settings
 from models.baseline import Baseline
 from models.finding import Decision
-from models.rates import Rates
 from models.store import Baselines, CorruptSnapshot, resolve
 from probes.event import Event, Window
 from tests.models.scenarios import mix
@@ -69,18 +68,6 @@ def test_scoring_changes_nothing(event: Event):
 
     assert 1 == len(scores)
     assert before == model.state()
-
-
-def test_scoring_rates_changes_nothing_and_the_unusual_scores_higher():
-    rates = Rates(warm=10)
-    for n in (3, 4, 5) * 50:
-        rates.learn_one({"hour": 3, "execs": n})
-    before = rates.dump()
-
-    usual, unusual = (rates.score_one({"hour": 3, "execs": n}) for n in (5, 500))
-
-    assert before == rates.dump()
-    assert 0 <= usual < unusual
 
 
 def everything(w: World) -> list[Event]:
