@@ -16,6 +16,7 @@ from models.counts import Categories
 from models.departure import category_of, place_of, program_of
 from models.finding import SEVERITIES, Decision, Finding
 from models.kinds import file, network
+from models.kinds.sequence import ProcessCalls
 from models.kinds.view import REFUSED, Known, View, Weight, who
 from models.learning import NS, Learning, Rule, duration, several
 from models.rates import FLOOR, Rates, vector
@@ -79,6 +80,7 @@ class Baseline(base.AnomalyDetector):
         self.activity = Activity()
         self.told = Told()
         self.rates = Rates()
+        self.calls = ProcessCalls()
         self.epoch = 0
         """Nanoseconds since the epoch of the first event; all other times are seconds since then."""
         self.now_ns = 0
@@ -120,6 +122,8 @@ class Baseline(base.AnomalyDetector):
         """Danger first; what is known counts; what is new is told or learned, never both."""
         if event.time >= self.deadline_ns:
             self.advance(event.time)
+        if event.detail and "used" in event.detail and (finding := self.calls.observe(self, event)) is not None:
+            return finding
         key = _key(event)
         if key is not None and (node := self._cache.get(key)) is not None:
             self._visit(node, event)
@@ -487,13 +491,7 @@ class Baseline(base.AnomalyDetector):
     ) -> Finding | None:
         value = novelty.value(view.tokens)
         now = self.now
-        entry = self.quarantine.get(value)
-        if entry is None:
-            if len(self.quarantine) >= QUARANTINE:
-                del self.quarantine[min(self.quarantine, key=lambda v: self.quarantine[v][3])]
-            entry = self.quarantine[value] = [list(view.tokens), 0, now, now, expected]
-        entry[1] += event.count
-        entry[3] = now
+        entry = self.hold(value, list(view.tokens), expected, event.count)
         subject = self._subject(event, view, value, place, depth)
         self.told.add(place, subject, now)
         held = self._limited(f"novelty {place}", event.time // NS, NOVEL_PER_SECOND)
@@ -503,6 +501,39 @@ class Baseline(base.AnomalyDetector):
         if held:
             evidence["held_back"] = held
         return self._novel(event, weight, expected, value, subject, evidence)
+
+    def hold(self, value: str, tokens: list[str], expected: float, count: int) -> list[Any]:
+        """Keep it out of what is known, for review; its entry."""
+        now = self.now
+        entry = self.quarantine.get(value)
+        if entry is None:
+            if len(self.quarantine) >= QUARANTINE:
+                del self.quarantine[min(self.quarantine, key=lambda v: self.quarantine[v][3])]
+            entry = self.quarantine[value] = [tokens, 0, now, now, expected]
+        entry[1] += count
+        entry[3] = now
+        return entry
+
+    def made(
+        self,
+        event: Event,
+        *,
+        kind: str,
+        detector: str,
+        severity: str,
+        what: str,
+        why: str,
+        expected: float,
+        budget: float,
+        value: str,
+        attack: tuple[str, ...],
+        evidence: dict[str, Any],
+    ) -> Finding:
+        """A finding of a detector that keeps a model of its own."""
+        bits = self._bits(expected)
+        return self._finding(
+            event, kind, detector, None, severity, what, why, bits, expected, budget, value, value, attack, evidence
+        )
 
     def _novel(
         self,
@@ -575,9 +606,9 @@ class Baseline(base.AnomalyDetector):
             f"Never in {duration(ended - learning.start)} of learning "
             f"({several(len(self.programs), 'known program')}, {events}); {weight.near}"
         )
-        return f"{text}{self._forced_note()}."
+        return f"{text}{self.forced_note()}."
 
-    def _forced_note(self) -> str:
+    def forced_note(self) -> str:
         return f" (forced: evidence {int(100 * self.evidence())} %)" if self.learning.mode == "forced" else ""
 
     def _finding(
@@ -715,7 +746,7 @@ class Baseline(base.AnomalyDetector):
         )
         why = (
             f"The most in a second so far was {most:,.0f}; this is {deviations:.0f} deviations beyond the usual of "
-            f"this hour{self._forced_note()}."
+            f"this hour{self.forced_note()}."
         )
         what = f"{value:,.0f} {metric} in one second in {self.name}"
         evidence = {"value": value, "most": most}
@@ -768,13 +799,15 @@ class Baseline(base.AnomalyDetector):
 
     def _accept(self, value: str, said: list[Any]) -> str:
         kind = value.partition(" ")[0]
-        if kind not in novelty.KINDS and kind not in ("danger", "rate"):
+        if kind not in novelty.KINDS and kind not in ("danger", "rate", "sequence"):
             raise ValueError(_unknown(value, self.quarantine))
         self.accepted[value] = said
         self.unlearned.pop(value, None)
         self.told.forget(value)
         entry = self.quarantine.pop(value, None)
-        if entry is not None:
+        if kind == "sequence":
+            self.calls.accept(value)
+        elif entry is not None:
             tokens = tuple(entry[0])
             node = self.tree.learn(tokens, self.window)
             node.n += entry[1]
@@ -784,11 +817,13 @@ class Baseline(base.AnomalyDetector):
     def _forget(self, value: str, said: list[Any]) -> str:
         hits = [tokens for tokens, _ in self.tree.leaves() if novelty.value(tokens) == value]
         was = self.accepted.pop(value, None) is not None or value in self.quarantine
+        if value.startswith("sequence "):
+            was = self.calls.forget(value) or was
         if not hits and not was:
             raise ValueError(_unknown(value, [novelty.value(t) for t, _ in self.tree.leaves()]))
         for tokens in hits:
             self.tree.remove(tokens)
-        if value.partition(" ")[0] in novelty.KINDS:
+        if value.partition(" ")[0] in (*novelty.KINDS, "sequence"):
             self.unlearned[value] = said
         self._rebuild_programs()
         return f"{self.name}: {value} is unknown again"
@@ -826,6 +861,7 @@ class Baseline(base.AnomalyDetector):
             "rehearsed": self.rehearsed,
             "host": self.host,
             "programs": sorted(self.programs),
+            "calls": self.calls.dump(),
         }
 
     def usual_states(self) -> list[tuple[str, bytes | None]]:
@@ -857,6 +893,8 @@ class Baseline(base.AnomalyDetector):
         self.lost, self.suppressed, self.limits, self.host = s["lost"], s["suppressed"], s["limits"], s["host"]
         self.altered, self.rehearsed = s.get("altered", {}), list(s.get("rehearsed", (0, 0, 0)))
         self.programs = set(s["programs"])
+        if "calls" in s:
+            self.calls.load(s["calls"])
         self._cache.clear()
         self.usual.clear()
 
@@ -894,6 +932,8 @@ class Baseline(base.AnomalyDetector):
                     "last": self._stamp(node.last),
                 }
             )
+        for value, count in self.calls.rows():
+            known.setdefault("sequence", []).append({"value": value, "count": count, "first": None, "last": None})
         for rows in known.values():
             rows.sort(key=lambda r: (-r["count"], r["value"]))
         parts = self.learning.parts(self.now, self.rule, self.budgets.total, self.surprises())
