@@ -670,6 +670,7 @@ class Baseline(base.AnomalyDetector):
             return None
         if event.kind == "file" and event.action not in file.READ_ACTIONS:
             self._altered(event)
+        self.calls.danger(event)
         evidence: dict[str, Any] = {"saw": hit.saw}
         if held:
             evidence["held_back"] = held

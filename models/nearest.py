@@ -9,18 +9,22 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float32]
 CALLS = 512
 STEP = 16.0
-"""Resolution of log(1 + n): a byte holds 8 million calls. Coarser steps make an attack the same as a known process."""
+"""Resolution of log(1 + n). Coarser steps make an attack the same as a known process."""
+
+
+_LEVELS = np.minimum(np.rint(np.log1p(np.arange(1 << 16)) * STEP), 255).astype(np.uint8)
 
 
 def profile(calls: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-    """log(1 + n) of each of 512 system calls, in sixteenths.
+    """log(1 + n) of each of 512 system calls, in sixteenths; above 65,535 all are the same.
 
     >>> profile(np.array([0, 0, 3]))[:4].tolist()
     [18, 0, 0, 11]
     """
     counts = np.bincount(calls, minlength=CALLS)
-    levels: npt.NDArray[np.uint8] = np.minimum(np.rint(np.log1p(counts) * STEP), 255).astype(np.uint8)
-    return levels
+    if len(calls) >= 1 << 16:
+        counts = np.minimum(counts, (1 << 16) - 1)
+    return _LEVELS[counts]
 
 
 class Nearest:
@@ -56,12 +60,15 @@ class Nearest:
         """Bytes that they can take on the wire at most: as when last deflated, and all that came since."""
         self.forgotten = 0
         self._known: set[bytes] = set()
-        self._column = np.full(CALLS, -1, dtype=np.int64)
-        self._columns = 0
+        self._row_of = np.full(CALLS, -1, dtype=np.int64)
+        self._calls = 0
+        self._weighed = 0
+        self._weights: Floats = np.ones(CALLS, dtype=np.float32)
+        """By row. What no known process called when they were weighed counts full."""
         self._levels: Floats = np.zeros((0, 0), dtype=np.float32)
+        """A row per call, a column per known process: a process that comes uses few calls."""
         self._often: Floats = self._levels
         self._which: Floats = self._levels
-        self._weights: Floats = np.zeros(0, dtype=np.float32)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -71,16 +78,13 @@ class Nearest:
         if not self.rows:
             return 1.0, 1.0
         used = np.flatnonzero(levels)
-        columns = self._column[used]
+        columns = self._row_of[used]
         inside = columns >= 0
-        values = levels[used].astype(np.float32)
-        known, columns = values[inside], columns[inside]
-        v = np.zeros(self._columns, dtype=np.float32)
-        v[columns] = known * self._weights[columns]
-        length = float((known * v[columns]).sum() + (values[~inside] ** 2).sum())
-        often = 1.0 - float((self._often @ v).max()) / (length**0.5 or 1.0)
-        v[columns] = 1.0
-        which = 1.0 - float((self._which @ v).max()) / (len(used) ** 0.5 or 1.0)
+        values, columns = levels[used].astype(np.float32), columns[inside]
+        known = values[inside] * self._weights[columns]
+        length = float((values[inside] * known).sum() + (values[~inside] ** 2).sum())
+        often = 1.0 - float((known @ self._often[columns]).max()) / (length**0.5 or 1.0)
+        which = 1.0 - float(self._which[columns].sum(axis=0).max()) / (len(used) ** 0.5 or 1.0)
         return min(1.0, max(0.0, round(often, 6))), min(1.0, max(0.0, round(which, 6)))
 
     def learn(self, levels: npt.NDArray[np.uint8], apart: float | None = None) -> None:
@@ -91,11 +95,13 @@ class Nearest:
         if apart is None:
             apart = self.distances(levels)[0]
         need = len(row) + 3
-        if (len(self.rows) >= self.most or not self._fits(need)) and not self._make_room(need, apart):
+        fits = self._fits(need)
+        if (not fits or len(self.rows) >= self.most) and not self._make_room(1 if fits else need, apart):
             self.forgotten += 1
             return
         self._append(row, levels, round(apart * 255) / 255)
-        self._weigh()
+        if len(self.rows) > self._weighed * 17 // 16:
+            self._weigh()
 
     def _fits(self, need: int) -> bool:
         if self.wire + need > self.room:
@@ -115,26 +121,36 @@ class Nearest:
         if freed < need:
             return False
         for at in sorted(gone, reverse=True):
-            self._known.discard(self.rows[at])
-            del self.rows[at], self.apart[at]
-        self.size -= freed
+            self._remove(at)
         self.forgotten += len(gone)
-        self._levels = np.delete(self._levels, gone, axis=0)
         return True
 
+    def _remove(self, at: int) -> None:
+        """The last one takes its place."""
+        self.size -= len(self.rows[at]) + 3
+        self._known.discard(self.rows[at])
+        last = len(self.rows) - 1
+        for rows in (self._levels, self._often, self._which):
+            rows[:, at] = rows[:, last]
+            rows[:, last] = 0.0
+        self.rows[at], self.apart[at] = self.rows[last], self.apart[last]
+        del self.rows[last], self.apart[last]
+
     def _append(self, row: bytes, levels: npt.NDArray[np.uint8], apart: float) -> None:
-        for call in np.flatnonzero(levels):
-            if self._column[call] < 0:
-                self._column[call] = self._columns
-                self._columns += 1
-        at, wide = len(self.rows), -(-self._columns // 32) * 32
-        if at >= self._levels.shape[0] or wide > self._levels.shape[1]:
-            grown = np.zeros((max(64, at + at // 4 + 1), wide), dtype=np.float32)
-            grown[:at, : self._levels.shape[1]] = self._levels[:at]
-            self._levels = grown
         used = np.flatnonzero(levels)
-        self._levels[at] = 0.0
-        self._levels[at, self._column[used]] = levels[used]
+        for call in used[self._row_of[used] < 0]:
+            self._row_of[call] = self._calls
+            self._calls += 1
+        at, tall = len(self.rows), -(-self._calls // 32) * 32
+        if tall > self._levels.shape[0] or at >= self._levels.shape[1]:
+            shape = (tall, max(64, at + at // 4 + 1))
+            self._levels, self._often, self._which = (
+                _larger(rows, shape) for rows in (self._levels, self._often, self._which)
+            )
+        columns, values = self._row_of[used], levels[used].astype(np.float32)
+        self._levels[columns, at] = values
+        self._often[columns, at] = values / np.sqrt((values * values * self._weights[columns]).sum())
+        self._which[columns, at] = 1.0 / np.sqrt(len(used))
         self.rows.append(row)
         self.apart.append(apart)
         self.size += len(row) + 3
@@ -143,31 +159,40 @@ class Nearest:
 
     def _weigh(self) -> None:
         """A call that every known process makes counts half: it tells them apart least."""
-        rows = self._levels[: len(self.rows), : self._columns]
-        used = rows > 0
-        self._weights = (1.0 - 0.5 * used.mean(axis=0)).astype(np.float32)
-        lengths = np.sqrt((rows * rows) @ self._weights)
-        self._often = (rows / np.maximum(lengths, 1e-9)[:, None]).astype(np.float32)
-        self._which = used / np.sqrt(np.maximum(used.sum(axis=1), 1))[:, None].astype(np.float32)
+        many = self._weighed = len(self.rows)
+        rows = self._levels[:, :many]
+        share = np.rint((rows > 0).mean(axis=1) * 255) / 255
+        self._weights[: len(share)] = 1.0 - 0.5 * share
+        self._often[:, :many] = rows / np.sqrt(self._weights[: len(share)] @ (rows * rows))
 
     def dump(self) -> list[Any]:
         packed = zlib.compress(b"".join(len(row).to_bytes(2, "little") + row for row in self.rows), 9)
         apart = np.rint(np.array(self.apart) * 255).astype(np.uint8).tobytes()
-        return [packed, apart, self.forgotten]
+        columns = np.argsort(self._row_of)[CALLS - self._calls :]  # of each, its call
+        shares = np.rint((1.0 - self._weights[: self._calls]) * 2 * 255).astype(np.uint8)
+        return [packed, apart, self._weighed, columns.astype("<u2").tobytes(), shares.tobytes(), self.forgotten]
 
     @classmethod
     def loaded(cls, state: list[Any], room: int, most: int) -> "Nearest":
-        packed, apart, forgotten = state
+        packed, apart, weighed, columns, shares, forgotten = state
         self, data, at = cls(room, most), zlib.decompress(packed), 0
+        calls = np.frombuffer(columns, dtype="<u2")
+        self._row_of[calls] = np.arange(len(calls))
+        self._calls = len(calls)
+        self._weights[: len(calls)] = 1.0 - 0.5 * (np.frombuffer(shares, dtype=np.uint8) / 255)
         for share in apart:
             length = int.from_bytes(data[at : at + 2], "little")
             row = data[at + 2 : at + 2 + length]
             at += 2 + length
             self._append(row, _decode(row), share / 255)
-        self.forgotten = forgotten
-        if self.rows:
-            self._weigh()
+        self._weighed, self.forgotten = weighed, forgotten
         return self
+
+
+def _larger(rows: Floats, shape: tuple[int, int]) -> Floats:
+    grown = np.zeros(shape, dtype=np.float32)
+    grown[: rows.shape[0], : rows.shape[1]] = rows
+    return grown
 
 
 def _encode(levels: npt.NDArray[np.uint8]) -> bytes:

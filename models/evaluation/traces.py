@@ -8,6 +8,7 @@ Numbers are separated by blanks. Names that begin with a dot are left out. The f
 Creech and Hu (A semantic approach to host-based intrusion detection, 2014) and of whoever followed them.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -83,7 +84,7 @@ def class_of(folder: Path, path: Path) -> str:
     ('Adduser_1', 'attack')
     """
     parts = path.relative_to(folder).parts
-    return parts[0] if len(parts) > 1 else "attack"
+    return os.fsencode(parts[0]).decode("utf-8", "backslashreplace") if len(parts) > 1 else "attack"
 
 
 class _Clock:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 FORCED = 2.0
 """After a learning that the clock ended: a service stops, reloads and meets errors in calls nobody saw yet."""
+MANY = 8
 SHOWN = 8
 SAID = 64
 _ATTACK = {
@@ -41,6 +42,18 @@ class ProcessCalls:
         self.activity = Activity()
         self.said: dict[str, str] = {}
         """value -> process that it was told of last: the same set comes again each minute."""
+        self.dangers: dict[str, list[str]] = {}
+        """program -> calls that the danger list told of."""
+
+    def danger(self, event: Event) -> None:
+        """The danger list has told of this call."""
+        if event.kind != "privilege":
+            return
+        calls = self.dangers.setdefault(who(event), [])
+        if event.action not in calls:
+            calls.append(event.action)
+        if len(self.dangers) > SAID:
+            del self.dangers[next(iter(self.dangers))]
 
     def observe(self, b: "Baseline", event: Event) -> Finding | None:
         used = _used(event)
@@ -57,12 +70,12 @@ class ProcessCalls:
             if not learning and open_.new and (finding := self._weigh(b, event, program, open_)) is not None:
                 return finding if isinstance(finding, Finding) else None
             self.categories.add(_category(departure), b.window)
-            self.activity.note(program, b.window)
+            self.activity.note(_place(program, departure), b.window)
         self.sets.learn_one({"program": program, "used": used})
         return None
 
     def _judged(self, b: "Baseline", program: str) -> int:
-        """Calls of this program that the privilege detector learned or told."""
+        """Calls of this program that the privilege detector learned or told, or the danger list told."""
         node = b.tree.root
         for token in ("privilege", program):
             found = (node.children or {}).get(token)
@@ -70,6 +83,7 @@ class ProcessCalls:
                 break
             node = found
         calls = set(node.children or ()) if node is not b.tree.root else set()
+        calls.update(self.dangers.get(program, ()))
         calls.update(row[0][2] for row in b.quarantine.values() if row[0][:2] == ["privilege", program])
         return _mask(calls)
 
@@ -103,14 +117,14 @@ class ProcessCalls:
         if forced:
             ended = learning.ended if learning.ended is not None else now
             since = learning.start + (ended - learning.start) / 2
-            expected = budgets.by_clock(odds, self.activity.since(program, since), False, now, since)
+            expected = budgets.by_clock(odds, self.activity.since(_place(program, departure), since), False, now, since)
             if not departure.grave:
                 expected *= FORCED
             if b.host:
                 service = b.name.endswith(".service") and not host.PEOPLE.match(b.name)
                 expected *= host.SERVICE if service else host.WORK
         else:
-            active = self.activity.since(program, now - min(observed, 20 * 86_400) / 2)
+            active = self.activity.since(_place(program, departure), now - min(observed, 20 * 86_400) / 2)
             expected = budgets.by_evidence(self.categories, _category(departure), odds, observed, active, now)
         of = b.budgets.of("sequence")
         return expected * budgets.tightened(b.told, f"sequence {program}", value, now, of, forced), odds
@@ -176,10 +190,11 @@ class ProcessCalls:
             [self.categories.counts, self.categories.faded],
             self.activity.places,
             self.said,
+            self.dangers,
         ]
 
     def load(self, state: list[Any]) -> None:
-        sets, (self.categories.counts, self.categories.faded), self.activity.places, self.said = state
+        sets, (self.categories.counts, self.categories.faded), self.activity.places, self.said, self.dangers = state
         self.sets.load(sets)
 
 
@@ -200,7 +215,14 @@ def _mask(calls: Any) -> int:
 
 
 def _category(departure: Departure) -> str:
-    return "sequence grave" if departure.grave else "sequence plain"
+    """Who brings a few new calls at a time is not excused for many at once, or for a grave one."""
+    if departure.grave:
+        return "sequence grave"
+    return "sequence many" if (departure.new & departure.foreign).bit_count() >= MANY else "sequence few"
+
+
+def _place(program: str, departure: Departure) -> str:
+    return f"{program}|{_category(departure)}"
 
 
 def _used(event: Event) -> int:
