@@ -8,7 +8,7 @@ from models.budget import Activity
 from models.callsets import CallSets, Departure
 from models.counts import Categories
 from models.finding import Finding
-from models.kinds.view import who
+from models.kinds.view import Known, who
 from models.learning import duration
 from probes.event import Event
 from probes.names import NUMBERS
@@ -76,13 +76,7 @@ class ProcessCalls:
 
     def _judged(self, b: "Baseline", program: str) -> int:
         """Calls of this program that the privilege detector learned or told, or the danger list told."""
-        node = b.tree.root
-        for token in ("privilege", program):
-            found = (node.children or {}).get(token)
-            if found is None:
-                break
-            node = found
-        calls = set(node.children or ()) if node is not b.tree.root else set()
+        calls = set(Known(b.tree, b.programs, b.host).below("privilege", program))
         calls.update(self.dangers.get(program, ()))
         calls.update(row[0][2] for row in b.quarantine.values() if row[0][:2] == ["privilege", program])
         return _mask(calls)

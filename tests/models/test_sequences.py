@@ -95,6 +95,14 @@ def test_unusual_calls_unusual_order_and_unusual_amount_are_each_seen() -> None:
     assert all(model.score_one({"calls": x}) > 0.05 for x in (calls, order, amount))
 
 
+def test_little_in_much_is_seen() -> None:
+    """A shell in a thread that went on for an hour."""
+    usual = program(1, 50_000)
+    model = trained(usual)
+
+    assert model.score_one({"calls": usual[:20_000] + [41, 42, 33, 33, 33, 59] * 5 + usual[20_000:]}) > 0.2
+
+
 def test_a_clone_starts_empty_and_a_copy_goes_its_own_way() -> None:
     model = trained(program(1))
     clone, twin = model.clone(), copy.deepcopy(model)
