@@ -24,8 +24,8 @@ PLAIN = 30.0
 """Odds of a call that a program was never seen to make; of several, each that no program here makes takes 0.7 of it."""
 RATHER_NOT = 0.7
 SEEN_ELSEWHERE = 0.95
-YOUNG, TOO_YOUNG = 3, 4.0
-"""Of a program of which fewer processes were seen, more is still to come."""
+YOUNG, TOO_YOUNG = 5, 1000.0
+"""Of a program that was looked at less often, plain calls say nothing: more is still to come."""
 SCRIPTS = 4.0
 """What a shell or an interpreter calls is up to what it runs."""
 _GRAVE_BITS = sum(1 << NUMBERS[call] for call in GRAVE)
@@ -93,7 +93,7 @@ class Departure(NamedTuple):
         plain = self.new & ~_GRAVE_BITS
         foreign = (plain & self.foreign).bit_count()
         odds = PLAIN * RATHER_NOT**foreign * SEEN_ELSEWHERE ** (plain.bit_count() - foreign)
-        if programs.tool(program) in ("shell", "interpreter"):
+        if programs.tool(program.removesuffix(" (forked)")) in ("shell", "interpreter"):
             odds *= SCRIPTS
         if self.processes < YOUNG:
             odds *= TOO_YOUNG
@@ -121,7 +121,7 @@ class CallSets(base.AnomalyDetector):
     Reference: Mutz, Valeur, Vigna and Kruegel, Anomalous system call detection, 2006 (models per program).
     """
 
-    def __init__(self, programs: int = 48, sets: int = 4) -> None:
+    def __init__(self, programs: int = 32, sets: int = 4) -> None:
         self.most, self.sets = programs, sets
         self.known: dict[str, Known] = {}
         self.everyone = 0

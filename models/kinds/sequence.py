@@ -21,6 +21,7 @@ FORCED = 2.0
 MANY = 8
 SHOWN = 8
 SAID = 64
+FORKED = " (forked)"
 _ATTACK = {
     "ptrace": "T1055.008", "process_vm_readv": "T1055", "process_vm_writev": "T1055", "bpf": "T1014",
     "init_module": "T1547.006", "finit_module": "T1547.006", "mount": "T1611", "setns": "T1611", "unshare": "T1611",
@@ -32,7 +33,8 @@ class ProcessCalls:
     """The sets of calls of one workload's programs, and what it takes to tell of one more.
 
     Known is what was seen while learning, and afterwards whatever was not told. The first set of a program that is
-    known otherwise is taken as it is: a daemon tells its calls only once a minute. Of a program that is not known,
+    known otherwise is taken as it is: a daemon tells its calls only once a minute. What a program forks without
+    starting anything is known apart from it: of a database, it makes far fewer calls. Of a program that is not known,
     other detectors tell. A call that the privilege detector has judged already is not judged again.
     """
 
@@ -59,10 +61,10 @@ class ProcessCalls:
         used = _used(event)
         if not used or event.process.exe is None or "sequence" in b.budgets.off:
             return None
-        program = who(event)
+        program = role(event)
         known = program in self.sets.known
         learning = b.learning.mode == "learning"
-        if not known and not learning and program not in b.programs:
+        if not known and not learning and who(event) not in b.programs:
             return None
         departure = self.sets.departure(program, used)
         if departure is not None and known:
@@ -76,6 +78,7 @@ class ProcessCalls:
 
     def _judged(self, b: "Baseline", program: str) -> int:
         """Calls of this program that the privilege detector learned or told, or the danger list told."""
+        program = program.removesuffix(FORKED)
         calls = set(Known(b.tree, b.programs, b.host).below("privilege", program))
         calls.update(self.dangers.get(program, ()))
         calls.update(row[0][2] for row in b.quarantine.values() if row[0][:2] == ["privilege", program])
@@ -126,13 +129,14 @@ class ProcessCalls:
     def _finding(
         self, b: "Baseline", event: Event, program: str, departure: Departure, value: str, expected: float, odds: float
     ) -> Finding:
-        names, short = departure.names, programs.base(program)
+        names, short = departure.names, programs.base(program.removesuffix(FORKED))
+        near = programs.base(departure.nearest.removesuffix(FORKED))
         more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
         calls = "a system call" if len(names) == 1 else f"{len(names)} system calls"
         ended = b.learning.ended if b.learning.ended is not None else b.now
         why = (
             f"Never in {duration(ended - b.learning.start)} of learning, nor since ({departure.processes:,} looks at "
-            f"{short}); the nearest known process, of {programs.base(departure.nearest)}, differs by "
+            f"{short}); the nearest known process, of {near}, differs by "
             f"{departure.distance:.2f}, where 0 is the same set of calls and 1 nothing in common{b.forced_note()}."
         )
         return b.made(
@@ -190,6 +194,13 @@ class ProcessCalls:
     def load(self, state: list[Any]) -> None:
         sets, (self.categories.counts, self.categories.faded), self.activity.places, self.said, self.dangers = state
         self.sets.load(sets)
+
+
+def role(event: Event) -> str:
+    """The program, and whether the process is a fork of it that started no other."""
+    process, up = event.process, event.process.parent
+    forked = up is not None and (up.exe, up.argv) == (process.exe, process.argv)
+    return who(event) + FORKED if forked else who(event)
 
 
 def split(value: str) -> tuple[str, list[str]]:
