@@ -24,21 +24,25 @@ def traces(
 ) -> int:
     """The sequence model on labelled traces: one file each, numbers of system calls separated by blanks. Learns from
     train/ only, in the order of the names, then scores the others."""
+    import msgspec
+
     from models.evaluation.traces import BadTraces, evaluate
     from models.sequences import Sequences
     from pipeline.cli.out import emit
 
+    model = Sequences()
     try:
-        result = evaluate(directory, Sequences())
+        result = evaluate(directory, model)
     except BadTraces as error:
         raise Stop(FAILURE, f"wonted: {_visible(str(error))}") from None
+    result["state_bytes"] = len(msgspec.msgpack.encode(model.dump()))
     if json:
         emit(result)
     else:
         outline(result)
     say(
         f"{result['train']:,} traces learned, {result['normal']:,} normal and {result['attacks']:,} attacks scored; "
-        f"{result['calls']:,} calls at {result['us_per_call']:.2f} us"
+        f"{result['calls']:,} calls at {result['us_per_call']:.2f} us, {result['state_bytes']:,} bytes of state"
     )
     return OK
 

@@ -34,6 +34,7 @@ def test_json_is_one_object_with_the_fields_that_scripts_read(folder: Path) -> N
     }
     assert {"0.001": 1.0, "0.01": 1.0, "0.05": 1.0, "0.15": 1.0} == found["detection"]
     assert found["us_per_call"] > 0
+    assert 0 < found["state_bytes"] <= 32 * 1024
     assert {"Shell_1", "Shell_2"} == set(found["classes"])
     assert {"auc", "detection", "traces"} == set(found["classes"]["Shell_1"])
 
