@@ -37,7 +37,7 @@ Duration = Annotated[float, BeforeValidator(_duration), Field(ge=0), WithJsonSch
 Size = Annotated[int, BeforeValidator(_size), Field(ge=0), WithJsonSchema(SIZE_FORM)]
 """Bytes; written with a unit: B, KiB, MiB, GiB."""
 Budget = Annotated[float, Field(gt=0, le=10_000)]
-LearnedKind = Literal["exec", "file", "connect", "accept", "listen", "dns", "privilege", "rate"]
+LearnedKind = Literal["exec", "file", "connect", "accept", "listen", "dns", "privilege", "sequence", "rate"]
 Metric = Literal[
     "calls", "execs", "forks", "opens", "connects", "accepts", "queries", "bytes_in", "bytes_out", "failed", "denied",
     "peers", "ports",
@@ -87,7 +87,7 @@ class Models(Section):
     """Alerts on normal behaviour that one workload may cause in a week. Lower is quieter and slower to see weak
     signals."""
     kinds: dict[LearnedKind, Kind] = {}
-    """Per kind: exec, file, connect, accept, listen, dns, privilege, rate."""
+    """Per kind: exec, file, connect, accept, listen, dns, privilege, sequence, rate."""
     detectors: list[Detector] = []
     """Detectors of River's `anomaly` that also look at each minute's counts (name, parameters, workloads, metrics,
     false_alerts_per_week), scaled to 0..1. They learn for a day before they speak, and again after a restart."""

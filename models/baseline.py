@@ -16,6 +16,7 @@ from models.counts import Categories
 from models.departure import category_of, place_of, program_of
 from models.finding import SEVERITIES, Decision, Finding
 from models.kinds import file, network
+from models.kinds.sequence import ProcessCalls
 from models.kinds.view import REFUSED, Known, View, Weight, who
 from models.learning import NS, Learning, Rule
 from models.rates import CLOCK, COLUMNS, EVIDENCE, QUIET, TRUSTED, Closed, Fleet, Rates, furthest
@@ -99,6 +100,7 @@ class Baseline(base.AnomalyDetector):
             self.detectors = make(models.detectors, name)
             if self.detectors:
                 self.rates.table.follow.add(self.rates.row)
+        self.calls = ProcessCalls()
         self.epoch = 0
         """Nanoseconds since the epoch of the first event; all other times are seconds since then."""
         self.now_ns = 0
@@ -146,6 +148,8 @@ class Baseline(base.AnomalyDetector):
             self.advance(event.time)
         if event.kind == "connect" and (remote := event.remote) is not None and remote.ip:
             self.rates.met(remote.ip, remote.port)
+        if event.detail and "used" in event.detail and (finding := self.calls.observe(self, event)) is not None:
+            return finding
         key = _key(event)
         if key is not None and (node := self._cache.get(key)) is not None:
             self._visit(node, event)
@@ -568,13 +572,7 @@ class Baseline(base.AnomalyDetector):
     ) -> Finding | None:
         value = novelty.value(view.tokens)
         now = self.now
-        entry = self.quarantine.get(value)
-        if entry is None:
-            if len(self.quarantine) >= QUARANTINE:
-                del self.quarantine[min(self.quarantine, key=lambda v: self.quarantine[v][3])]
-            entry = self.quarantine[value] = [list(view.tokens), 0, now, now, expected]
-        entry[1] += event.count
-        entry[3] = now
+        entry = self.hold(value, list(view.tokens), expected, event.count)
         subject = self._subject(event, view, value, place, depth)
         if release is not None:  # one alert for all that is harmless and new in it
             subject = f"release {release.digest}"
@@ -592,6 +590,39 @@ class Baseline(base.AnomalyDetector):
         if held:
             evidence["held_back"] = held
         return self._novel(event, view, weight, expected, value, subject, evidence)
+
+    def hold(self, value: str, tokens: list[str], expected: float, count: int) -> list[Any]:
+        """Keep it out of what is known, for review; its entry."""
+        now = self.now
+        entry = self.quarantine.get(value)
+        if entry is None:
+            if len(self.quarantine) >= QUARANTINE:
+                del self.quarantine[min(self.quarantine, key=lambda v: self.quarantine[v][3])]
+            entry = self.quarantine[value] = [tokens, 0, now, now, expected]
+        entry[1] += count
+        entry[3] = now
+        return entry
+
+    def made(
+        self,
+        event: Event,
+        *,
+        kind: str,
+        detector: str,
+        severity: str,
+        what: str,
+        why: str,
+        expected: float,
+        budget: float,
+        value: str,
+        attack: tuple[str, ...],
+        evidence: dict[str, Any],
+    ) -> Finding:
+        """A finding of a detector that keeps a model of its own."""
+        bits = self._bits(expected)
+        return self._finding(
+            event, kind, detector, None, severity, what, why, bits, expected, budget, value, value, attack, evidence
+        )
 
     def _novel(
         self,
@@ -617,7 +648,7 @@ class Baseline(base.AnomalyDetector):
             None,
             severity,
             weight.what.format(workload=self.name),
-            f"{why}{self._forced_note()}.",
+            f"{why}{self.forced_note()}.",
             self._bits(expected),
             expected,
             of,
@@ -658,7 +689,7 @@ class Baseline(base.AnomalyDetector):
 
         return 1.0 + log2(1.0 + 1000.0 / max(expected, 1e-9))
 
-    def _forced_note(self) -> str:
+    def forced_note(self) -> str:
         return f" (forced: evidence {int(100 * self.evidence())} %)" if self.learning.mode == "forced" else ""
 
     def _finding(
@@ -726,6 +757,7 @@ class Baseline(base.AnomalyDetector):
             return None
         if event.kind == "file" and event.action not in file.READ_ACTIONS:
             self._altered(event)
+        self.calls.danger(event)
         evidence: dict[str, Any] = {"saw": hit.saw}
         if held:
             evidence["held_back"] = held
@@ -783,7 +815,7 @@ class Baseline(base.AnomalyDetector):
         hour = "" if second else " at this hour"
         why = (
             f"The most in a {span} so far was {most:,.0f}, usual{hour} is {usual:,.0f}: a {span} like this is expected "
-            f"{expected:.2g} times a week{self._forced_note()}."
+            f"{expected:.2g} times a week{self.forced_note()}."
         )
         evidence: dict[str, Any] = {"value": value, "most": most, "usual": usual, "per": span}
         evidence["furthest"] = self._furthest(furthest(deviations), values, deviations)
@@ -808,7 +840,7 @@ class Baseline(base.AnomalyDetector):
             words = ", ".join(f"{m['value']:,.0f} {m['metric']} (usually {m['usual']:,.0f})" for m in far)
             why = (
                 f"{running.name} scores {score:.3g}, which is expected {expected:.2g} times a week; furthest from what "
-                f"is usual at this hour: {words}{self._forced_note()}."
+                f"is usual at this hour: {words}{self.forced_note()}."
             )
             out.append(
                 self._rate(
@@ -936,6 +968,7 @@ class Baseline(base.AnomalyDetector):
             "rehearsed": self.rehearsed,
             "host": self.host,
             "programs": sorted(self.programs),
+            "calls": self.calls.dump(),
         }
 
     def usual_states(self) -> list[tuple[str, bytes | None]]:
@@ -974,6 +1007,8 @@ class Baseline(base.AnomalyDetector):
         self.lost, self.suppressed, self.limits, self.host = s["lost"], s["suppressed"], s["limits"], s["host"]
         self.altered, self.rehearsed = s.get("altered", {}), list(s.get("rehearsed", (0, 0, 0)))
         self.programs = set(s["programs"])
+        if "calls" in s:
+            self.calls.load(s["calls"])
         self._cache.clear()
         self.usual.clear()
 
@@ -1013,6 +1048,8 @@ class Baseline(base.AnomalyDetector):
                     "last": self.stamp(node.last),
                 }
             )
+        for value, count in self.calls.rows():
+            known.setdefault("sequence", []).append({"value": value, "count": count, "first": None, "last": None})
         for rows in known.values():
             rows.sort(key=lambda r: (-r["count"], r["value"]))
         parts = self.learning.parts(self.now, self.rule, self.budgets.total, self.surprises())

@@ -206,7 +206,7 @@ def _value(b: "Baseline", entry: Entry) -> str:
     if not entry.value:
         raise ValueError(f"{entry.action} needs a value; see `wonted baseline show {b.name}`")
     kind = entry.value.partition(" ")[0]
-    if kind not in novelty.KINDS and kind not in ("danger", "rate"):
+    if kind not in novelty.KINDS and kind not in ("danger", "rate", "sequence"):
         raise ValueError(unknown(entry.value, b.quarantine))
     return kind
 
@@ -246,7 +246,10 @@ def _known(b: "Baseline", entry: Entry) -> None:
     tokens = tuple(told[0])
     entry.tokens = list(tokens)
     entry.before["quarantine"] = told
-    _learned(b, entry, tokens, told[1])
+    if tokens[0] == "sequence":
+        b.calls.accept(entry.value)
+    else:
+        _learned(b, entry, tokens, told[1])
 
 
 def learn(b: "Baseline", tokens: tuple[str, ...], value: str, count: int) -> None:
@@ -283,6 +286,9 @@ def _forget(b: "Baseline", entry: Entry, decision: Decision) -> str:
     if not entry.value:
         raise ValueError(f"forget needs a value; see `wonted baseline show {b.name}`")
     was = b.decisions.on(entry.value) is not None or entry.value in b.accepted or entry.value in b.quarantine
+    if entry.value.startswith("sequence "):
+        entry.before["called"] = b.calls.forget(entry.value)
+        was = was or entry.before["called"]
     if not _leaves(b, entry.value) and not was and not (decision.imported and _value(b, entry)):
         raise ValueError(unknown(entry.value, [novelty.value(t) for t, _ in b.tree.leaves()]))
     if entry.value in b.decisions.confirmed:
@@ -296,14 +302,15 @@ def _forget(b: "Baseline", entry: Entry, decision: Decision) -> str:
 
 def _mark(b: "Baseline", entry: Entry) -> None:
     """Told whatever else covers it: a pattern that learning made, or one of a person's."""
-    if entry.value.partition(" ")[0] in novelty.KINDS:
+    if entry.value.partition(" ")[0] in (*novelty.KINDS, "sequence"):
         entry.before["unlearned"] = b.unlearned.get(entry.value)
         b.unlearned[entry.value] = [entry.author, entry.reason, entry.time, entry.id]
 
 
 def _lock(b: "Baseline", entry: Entry, _: Decision) -> str:
-    if entry.kind is not None and entry.kind not in (*novelty.KINDS, "rate"):
-        raise ValueError(f"kind {entry.kind!r}: expected one of {', '.join((*novelty.KINDS, 'rate'))}")
+    kinds = (*novelty.KINDS, "sequence", "rate")
+    if entry.kind is not None and entry.kind not in kinds:
+        raise ValueError(f"kind {entry.kind!r}: expected one of {', '.join(kinds)}")
     id = b.decisions.locks.get("") or b.decisions.locks.get(entry.kind or "")
     if id is not None:
         held = b.decisions.entries[id]
@@ -351,9 +358,13 @@ def back(b: "Baseline", entry: Entry, ended: bool = False) -> None:
     if entry.action == "accept":
         if entry.until is None and before.get("leaf") is False:
             _unknown_again(b, entry)
+        if value.startswith("sequence ") and before.get("quarantine") is not None:
+            b.calls.forget(value)
         if (window := before.get("told")) is not None:
             b.told.values[value] = window
     else:
+        if before.get("called"):
+            b.calls.accept(value)
         for tokens, row in before.get("leaves", ()):
             node = b.tree.learn(tuple(tokens), row[1])
             node.n, node.born, node.last, node.many = node.n + row[0], row[1], max(row[2], node.last), bool(row[3])
@@ -384,7 +395,7 @@ def _again(b: "Baseline", entry: Entry) -> None:
     said = [entry.author, entry.reason, entry.time, entry.id]
     if entry.action == "accept":
         b.accepted[entry.value] = said
-    elif entry.value.partition(" ")[0] in novelty.KINDS:
+    elif entry.value.partition(" ")[0] in (*novelty.KINDS, "sequence"):
         b.unlearned[entry.value] = said
     if entry.answer is not None:
         _answer(b, entry, entry.answer)

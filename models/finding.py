@@ -13,9 +13,9 @@ class Finding(msgspec.Struct, frozen=True):
     event: Event
     workload: str
     kind: str
-    """exec, file, connect, accept, listen, dns, privilege, rate, danger or sensor."""
+    """exec, file, connect, accept, listen, dns, privilege, sequence, rate, danger or sensor."""
     detector: str
-    """novelty, rates, danger or sensor."""
+    """novelty, sequences, rates, danger or sensor."""
     rule: str | None
     """Name of the danger rule, as used in `danger.allow`; None for learned deviations."""
     severity: str

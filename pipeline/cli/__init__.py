@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli import alerts, baseline, configs, events, recordings, service, slack, workloads
+from pipeline.cli import alerts, baseline, configs, evaluate, events, recordings, service, slack, workloads
 from pipeline.cli.context import CONFIG, DEPENDENCY, FAILURE, INTERRUPTED, OK, Stop, options, say
 
 app = typer.Typer(
@@ -19,7 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for part in (service, workloads, alerts, baseline, events, configs, slack, recordings):
+for part in (service, workloads, alerts, baseline, events, configs, slack, recordings, evaluate):
     part.register(app)
 
 TAKES_VALUE = ("-c", "--config", "-o", "--option", "--data")
