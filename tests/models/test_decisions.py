@@ -285,12 +285,22 @@ def test_what_a_lock_tells_makes_no_later_alert_less_likely(desk: Desk) -> None:
 
 
 def test_a_lock_of_rates_learns_no_rates(desk: Desk) -> None:
+    """Nor the most ever, nor what is usual; without the lock the same minutes are learned."""
+
+    def minutes(begin: int) -> None:
+        for second in (begin, begin + 60, begin + 120):
+            window = Window(START + second * SECOND, "shop/web", {"exec.exec": 5})
+            desk.feed.batch([], window.time + SECOND, [window])
+
     desk("lock")
-    before = desk.baseline.rates.dump()
+    minutes(120)
+    before = desk.baseline.rates.describe()
 
-    desk.feed.batch([], START + 80 * SECOND, [Window(START + 79 * SECOND, "shop/web", {"exec.exec": 5})])
-
-    assert before == desk.baseline.rates.dump()
+    minutes(300)
+    assert before == desk.baseline.rates.describe()
+    desk("unlock")
+    minutes(480)
+    assert before != desk.baseline.rates.describe()
 
 
 def test_snoozed_findings_are_made_and_marked_and_told_again_after_the_end(desk: Desk) -> None:
