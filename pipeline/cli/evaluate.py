@@ -76,6 +76,8 @@ def simulate(
     seed: Annotated[int, typer.Option(help="The same seed gives the same figures.")] = 1,
     siblings: Annotated[int, typer.Option(min=0, max=15, help="Workloads of the same image that lend.")] = 0,
     danger_weights: Annotated[bool, typer.Option(help="Dangerous places and tools weigh more.")] = True,
+    poisoned: Annotated[bool, typer.Option("--poisoned", help="The intruder did the same while it learned.")] = False,
+    replicas: Annotated[int, typer.Option(min=0, max=60, help="Per workload; 0: as its kind has them.")] = 0,
     learn: Annotated[int, typer.Option(min=2, help="Days of learning.")] = 14,
     enforce: Annotated[int, typer.Option(min=1, help="Days of enforcing.")] = 28,
     json: Json = False,
@@ -90,9 +92,9 @@ def simulate(
     unknown = [name for name in kind or () if name not in names]
     if unknown:
         raise Stop(FAILURE, f"wonted: no such kind: {', '.join(unknown)}; known: {', '.join(names)}")
-    wanted = [Setting(b, siblings, danger_weights) for b in budget or (0.1, 0.3, 1.0, 3.0)]
+    wanted = [Setting(b, siblings, danger_weights, poisoned) for b in budget or (0.1, 0.3, 1.0, 3.0)]
     rows: list[dict[str, Any]] = []
-    for row in fleet([names[name] for name in kind or names], wanted, workloads, seed, learn, enforce):
+    for row in fleet([names[name] for name in kind or names], wanted, workloads, seed, learn, enforce, replicas):
         rows.append(row._asdict())
         if json:
             emit(rows[-1])

@@ -157,3 +157,24 @@ def test_not_settling_is_said_with_the_reason():
 
     assert said is not None and said.startswith(f"{expected:.1f} surprises a week") and "exec in 11 windows" in said
     assert quiet is None
+
+
+def test_a_fleet_that_was_told_more_than_its_budgets_asks_for_more():
+    """Ten workloads with a budget of one in ten weeks, told of once each within hours: the next must be rarer."""
+    feed = Feed(min="1d", evidence="1d", max="1d")
+    baselines = [feed.baselines._make(f"shop/{i}") for i in range(10)]
+    for baseline in baselines:
+        baseline.learning.mode, baseline.learning.ended, baseline.epoch = "enforcing", DAY, START
+        baseline.models = Models(false_alerts_per_week=0.1)
+        baseline.alerts = AlertBudget(baseline.models)
+        baseline.budgets, baseline.told = baseline.alerts.budgets, baseline.alerts.told
+        feed.baselines._all[baseline.name] = baseline
+    feed.baselines._overspent(START + 2 * DAY * 10**9)
+    before = baselines[0].alerts.factor("", "new", 2 * DAY, forced=False)
+
+    for baseline in baselines[1:]:
+        baseline.told.add("", "something", 2 * DAY + HOUR)
+    feed.baselines._overspent(START + 3 * DAY * 10**9)
+
+    assert 1.0 == before
+    assert 80 < baselines[0].alerts.factor("", "new", 3 * DAY, forced=False) < 82
