@@ -10,15 +10,15 @@ from river import base
 
 from config.schema import Allow, Models
 from models import budget as budgets
-from models import danger, decisions, explain, host, novelty, paths, programs, releases
-from models.budget import Activity, Budgets, Told
-from models.counts import Categories
-from models.departure import category_of, place_of, program_of
+from models import danger, decisions, explain, host, novelty, paths, programs, releases, siblings, support
+from models.budget import NOTHING_LENT, Activity, AlertBudget, Lent
+from models.counts import DAY, Categories
+from models.departure import actor_of, category_of, place_of, program_of, spawned
 from models.finding import SEVERITIES, Decision, Finding
 from models.kinds import file, network
 from models.kinds.sequence import ProcessCalls
 from models.kinds.view import REFUSED, Known, View, Weight, who
-from models.learning import NS, Learning, Rule
+from models.learning import NS, Learning, Rule, by_kind
 from models.rates import CLOCK, COLUMNS, EVIDENCE, QUIET, TRUSTED, Closed, Fleet, Rates, furthest
 from models.tail import Floats
 from models.tree import SPECIAL, Node, Tree
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 CACHE = 4096
 """Raw events whose place in the tree is remembered, per workload. Only speed depends on it."""
+PASSING = 64
+"""Programs known only as one of many, the latest of which are remembered."""
 QUARANTINE = 256
 PASSED = 1024
 """Keys of events that are not looked at, seen once."""
@@ -41,6 +43,8 @@ REHEARSED, TRIED = 20, 200
 GRACE_S = 20
 """A start that learning never saw: what known programs do this long after it is learned, not told."""
 NOT_AT_A_START = ("writable", "scratch", "hidden", "shell", "download", "network")
+SPAWNED = 0.7
+"""Odds of a plain new program of a parent that starts several; a fortnight of looking cannot have seen monthly jobs."""
 OPENS = frozenset({"open_read", "open_write", "create"})
 RATE_QUIET_S = 600
 """What goes on is told once; it is over when it has not happened for so long."""
@@ -68,6 +72,7 @@ class Baseline(base.AnomalyDetector):
 
     Parameters: `name`: the workload. `rule`: what ends learning. `models`: budgets. `allow`: danger rules that are
     usual. `dangers`: False: the danger list is silent. `fleet`: the table its rates have a row in; None: its own.
+    `danger_weights`: False: a dangerous place or tool weighs as much as any other (to measure what is seen without).
     """
 
     def __init__(
@@ -78,19 +83,22 @@ class Baseline(base.AnomalyDetector):
         allow: list[Allow] | None = None,
         dangers: bool = True,
         fleet: Fleet | None = None,
+        danger_weights: bool = True,
     ) -> None:
         self.name = name
         self.rule = rule
         self.models = models
         self.allow = allow or []
         self.dangers = dangers
-        self.budgets = Budgets(models)
+        self.danger_weights = danger_weights
+        self.alerts = AlertBudget(models)
+        self.budgets = self.alerts.budgets
+        self.told = self.alerts.told
         self.tree = Tree(keep=_keep)
         self.programs: set[str] = set()
         self.learning = Learning()
         self.categories = Categories()
         self.activity = Activity()
-        self.told = Told()
         self.fleet = fleet
         self.rates = Rates(fleet=fleet)
         self.detectors: list[Running] = []
@@ -124,6 +132,10 @@ class Baseline(base.AnomalyDetector):
         self.applied: dict[int, int] = {}
         self.counts: dict[str, int] = {}
         self.containers: dict[str, int] = {}
+        """container -> its number among the workload's, from 1"""
+        self.replica = self.replicas = 0
+        self.together = -DAY
+        """When an older container last acted beside a newer one: they are replicas, not one after the other."""
         self.lost = 0
         self.suppressed = 0
         self.limits: dict[str, list[int]] = {}
@@ -131,12 +143,16 @@ class Baseline(base.AnomalyDetector):
         """Hour, findings in it of what would be told, novelties weighed for that."""
         self.altered: dict[str, int] = {}
         """Files of which a change was told: who reads them afterwards is one deviation, not one per program."""
+        self.passing: dict[str, int] = {}
+        """What such a program does is known of all in its directory."""
         self.host = True
         self._cache: dict[Any, Node] = {}
         self._ignored = Node(0)
         self._ignored.many = True
         self._passed: set[int] = set()
         self.usual = Usual()
+        self.kin: siblings.Image | None = None
+        """What other workloads of the same image know, lent by the store."""
         self.sender: Host = ("", "")
         """The node whose batch is being applied."""
 
@@ -209,7 +225,11 @@ class Baseline(base.AnomalyDetector):
         text = novelty.value(view.tokens) if self.unlearned or self.accepted or decided.named else ""
         nodes, depth = self.tree.walk(view.tokens)
         if depth == len(view.tokens) and nodes[-1].n and text not in self.unlearned:
+            if self._provisional(nodes[-1]) and text not in self.accepted and not self._given(event, view):
+                return self._again(event, view, nodes)
             self._visit(nodes[-1], event)
+            if kind == "exec":
+                self._passing(view.tokens[2].lstrip(SPECIAL))
             if key is not None:
                 self._remember(key, nodes[-1])
             if event.key or event.shape:  # a path that changes every time is seen again only as a value
@@ -236,7 +256,7 @@ class Baseline(base.AnomalyDetector):
                 return None
             return self._tell(event, view, expected, weight, place, depth, release)
         actor = view.tokens[1]
-        if kind in ("accept", "dns") or actor in self.programs or actor.startswith("("):
+        if kind in ("accept", "dns") or actor in self.programs or actor.startswith("(") or actor.endswith("/*"):
             self._learn(view, nodes, depth, event)  # what a program does that was told itself stays unknown with it
         return None
 
@@ -269,6 +289,29 @@ class Baseline(base.AnomalyDetector):
         """Everything is judged anew."""
         self._cache.clear()
         self.usual.clear()
+
+    def _provisional(self, node: Node) -> bool:
+        learning = self.learning
+        if learning.mode == "learning" or self.forced:
+            return False
+        return support.provisional(node, learning.start, learning.ended, self._several())
+
+    def _several(self) -> bool:
+        """Did replicas act side by side at the end of learning?"""
+        ended = self.learning.ended
+        return ended is not None and self.together >= ended - DAY
+
+    def _again(self, event: Event, view: View, nodes: list[Node]) -> Finding | None:
+        """What learning saw without support: judged as if it were new; told and unlearned, or one use more."""
+        depth = support.left_at(nodes)
+        expected, weight, place = self._expected(view, nodes[: depth + 1], depth, event, doubted=nodes[-1].born)
+        if expected <= self.budgets.of(event.kind):
+            self.tree.remove(view.tokens)
+            self._rebuild_programs()
+            self._cache.clear()
+            return self._tell(event, view, expected, weight, place, depth)
+        self._visit(nodes[-1], event)
+        return None
 
     def _rehearse(self, event: Event, view: View, nodes: list[Node], depth: int, text: str) -> Finding | None:
         """In the second half of learning: what would be told if learning ended now. It is learned all the same."""
@@ -338,13 +381,18 @@ class Baseline(base.AnomalyDetector):
             width = max(1, min(600, (now - self.learning.start) // 60))
             self.window = now
             self.window_end = now + width
+            if self.kin is not None:
+                self.kin.watched(self.name, self.learning.observed(now), time_ns)
         learning = self.learning
         learning.hours |= 1 << (self.now_ns // (3600 * NS) % 24)
+        learning.days |= 1 << ((self.now_ns // (86_400 * NS) + 3) % 7)
         if learning.mode != "enforcing":
             enough = learning.observed(now) >= max(self.rule.min, self.rule.evidence) and self.evidence() >= 1.0
             if enough:
                 learning.mode = "enforcing"
                 learning.ended = now if learning.ended is None else learning.ended
+                self._cache.clear()
+                self.usual.clear()  # what has no support is to come again
             elif (
                 learning.mode == "learning"
                 and self.rule.max is not None
@@ -352,6 +400,9 @@ class Baseline(base.AnomalyDetector):
             ):
                 learning.mode = "forced"
                 learning.ended = now
+                if not self.forced:
+                    self._cache.clear()
+                    self.usual.clear()
         nxt = self.epoch + self.window_end * NS
         if self.decisions.next is not None:
             if self.decisions.next <= self.now_ns:
@@ -383,12 +434,17 @@ class Baseline(base.AnomalyDetector):
             remote = event.remote
             if remote is not None and remote.ip and remote.name:
                 self._named(remote.ip, remote.name)
-            return network.view_connect(event, self.names_of)
-        if kind == "dns" and event.action == "answer":
+            view = network.view_connect(event, self.names_of)
+        elif kind == "dns" and event.action == "answer":
             self._answer(event)
             return None
-        make = novelty.VIEWS.get(kind)
-        return make(event) if make is not None else None
+        else:
+            make = novelty.VIEWS.get(kind)
+            view = make(event) if make is not None else None
+        if view is not None and self.passing and view.tokens[1] in self.passing:
+            kind, program, *rest = view.tokens
+            return view._replace(tokens=(kind, f"{program.rpartition('/')[0]}/*", *rest))
+        return view
 
     def _answer(self, event: Event) -> None:
         addresses = event.detail.get("addresses")
@@ -415,6 +471,8 @@ class Baseline(base.AnomalyDetector):
         self._cache[key] = node
 
     def _visit(self, node: Node, event: Event) -> None:
+        if node.replica != self.replica and node.replica >= 0:
+            node.replica = -1 if node.replica else self.replica
         self._credit(node, event.count)
 
     def _credit(self, node: Node, count: int) -> None:
@@ -431,13 +489,21 @@ class Baseline(base.AnomalyDetector):
         if not node.n:
             node.born = node.last = window
         node.n += event.count
+        if node.replica != self.replica and node.replica >= 0:
+            node.replica = -1 if node.replica else self.replica
         self._program(tokens)
         if not new:
             return
         release = self.releases.fresh(event.container, self.seconds(event.time), releases.SHOWN_S)
         if release is not None:
             release.note(novelty.value(tokens))
-        self.categories.add(category_of(view, depth), window)
+        actor = actor_of(view)
+        category = category_of(view, depth, self._busy(actor))
+        self.categories.add(category, window)
+        if self.kin is not None:
+            self.kin.learned(self.name, siblings.mark(novelty.value(tokens)), category, window)
+        if actor and depth >= 2 and nodes[2].born < window:
+            self.activity.note(actor, window)
         place = place_of(view, depth)
         if nodes[-1].born < window and not event.detail.get("seeded"):
             self.activity.note(place, window)
@@ -462,6 +528,14 @@ class Baseline(base.AnomalyDetector):
         elif tokens[0] in ("file", "connect", "listen", "privilege"):
             self.programs.add(tokens[1])
 
+    def _passing(self, program: str) -> None:
+        """A program that is usual only as one of many: `*` of its parent."""
+        if program not in self.programs and program.startswith("/"):
+            self.passing.pop(program, None)
+            self.passing[program] = self.now
+            if len(self.passing) > PASSING:
+                del self.passing[next(iter(self.passing))]
+
     def _rebuild_programs(self) -> None:
         self.programs = set()
         for tokens, _ in self.tree.leaves():
@@ -482,7 +556,11 @@ class Baseline(base.AnomalyDetector):
         if container.id not in self.containers:
             if len(self.containers) >= 64:
                 del self.containers[next(iter(self.containers))]
-            self.containers[container.id] = self.now
+            self.replicas += 1
+            self.containers[container.id] = self.replicas
+        self.replica = self.containers[container.id]
+        if self.replica < self.replicas:
+            self.together = self.now
 
     def _given(self, event: Event, view: View) -> bool:
         """Learned without a question: what was there before we looked, what a runtime does, a first start."""
@@ -495,14 +573,16 @@ class Baseline(base.AnomalyDetector):
 
     # --- unknown -----------------------------------------------------------------------------------------------------
 
-    def _expected(self, view: View, nodes: list[Node], depth: int, event: Event) -> tuple[float, Weight, str]:
+    def _expected(
+        self, view: View, nodes: list[Node], depth: int, event: Event, doubted: int | None = None
+    ) -> tuple[float, Weight, str]:
         """Expected occurrences per week of something at least this unusual; the budget's answer for one departure."""
         kind = event.kind
         depth = min(depth, len(view.tokens) - 1)
         place = place_of(view, depth)
         learning = self.learning
         now = self.now
-        forced = learning.mode != "enforcing" and learning.observed(now) < max(self.rule.evidence, 3600.0)
+        forced = self.forced
         if forced:
             ended = learning.ended if learning.ended is not None else now
             since = learning.start + (ended - learning.start) / 2
@@ -510,18 +590,48 @@ class Baseline(base.AnomalyDetector):
             since = now - min(learning.observed(now), 20 * 86_400) / 2
         active = self._active(view, depth, nodes, since)
         known = Known(self.tree, self.programs, self.host)
+        if doubted is not None:  # it may know the program only by what is in doubt
+            doubtful = {view.tokens[2].lstrip(SPECIAL)} if kind == "exec" else {view.tokens[1]} if depth < 2 else set()
+            known = known._replace(programs=self.programs - doubtful, doubted=doubted)
         weight = novelty.KINDS[kind](view, depth, nodes, known, event)
+        if not self.danger_weights and weight.odds < 1.0:
+            weight = weight._replace(odds=1.0)
         if forced:
             busy, excused = host.factor(self.name, view, known, event) if self.host else (1.0, True)
             spread = excused and self._spread(view, depth, since)
             expected = budgets.by_clock(weight.odds, active, spread, now, since) * busy
         else:
+            category = category_of(view, depth, self._busy(actor_of(view)))
+            odds, lent, observed = weight.odds, self._lent(category), learning.observed(now)
+            if spawned(view, depth, nodes):
+                odds, lent = max(odds, SPAWNED), NOTHING_LENT  # a job of one's own: siblings cannot know it
+            elif kind != "exec" and depth <= 1:
+                lent = NOTHING_LENT  # nor what a program does that only this one has
+            active = [window for window in active if window != doubted]
             expected = budgets.by_evidence(
-                self.categories, category_of(view, depth), weight.odds, learning.observed(now), active, now
+                self.categories, category, odds, observed, active, now, lent, without=doubted
             )
         value = novelty.value(view.tokens)
-        expected *= budgets.tightened(self.told, place, value, now, self.budgets.of(kind), forced)
+        if self.kin is not None:
+            known_by = self.kin.others(self.name, siblings.mark(value))
+            expected *= siblings.TRUST ** min(known_by, siblings.SUPPORT)
+        expected *= self.alerts.factor(place, value, now, forced)
         return expected, weight, place
+
+    def _lent(self, category: str) -> Lent:
+        return Lent(*self.kin.lent(self.name, category)) if self.kin is not None else NOTHING_LENT
+
+    @property
+    def forced(self) -> bool:
+        """Too little was seen to speak of weeks."""
+        learning = self.learning
+        return learning.mode != "enforcing" and learning.observed(self.now) < max(self.rule.evidence, 3600.0)
+
+    def _busy(self, actor: str) -> bool:
+        """Does this program keep bringing something new of this kind?"""
+        now = self.now
+        since = now - min(self.learning.observed(now), 20 * 86_400) / 2
+        return bool(actor) and len(self.activity.since(actor, since)) >= 2
 
     def _active(self, view: View, depth: int, nodes: list[Node], since: float) -> list[int]:
         """Windows in which this place, or what a young place grew from, brought something new of this sort."""
@@ -582,6 +692,9 @@ class Baseline(base.AnomalyDetector):
         d = self.decisions
         by_itself = value not in d.confirmed and expected <= self.budgets.of(event.kind)
         if by_itself and d.snoozed(value, "novelty", event.time) is None:
+            if self.alerts.quiet(subject, now, self.forced):
+                self.suppressed += 1
+                return None
             self.told.add(place, subject, now)
         held = self._limited(f"novelty {place}", event.time // NS, NOVEL_PER_SECOND)
         if held is None:
@@ -663,6 +776,9 @@ class Baseline(base.AnomalyDetector):
         """What findings are told together as: the value; for readers of a file whose change was told, the file; for
         a program that reads its way through a tree it never read, the tree."""
         path = event.object
+        if event.kind == "connect" and event.remote is not None and event.remote.name:
+            asked = novelty.value(network.view_name(event.remote.name).tokens)
+            return asked if asked in self.told.values else value
         if event.kind != "file" or not path:
             return value
         if event.action not in file.READ_ACTIONS:
@@ -673,6 +789,8 @@ class Baseline(base.AnomalyDetector):
             return novelty.value((*view.tokens[:4], "**"))
         elif place.endswith("|way|plain"):
             return novelty.value((*view.tokens[: depth + 1], "**"))
+        elif place.endswith("|name|plain") and not self.forced:
+            return novelty.value((*view.tokens[:4], "**"))  # a new version reads many
         return value
 
     def _altered(self, event: Event) -> None:
@@ -946,7 +1064,7 @@ class Baseline(base.AnomalyDetector):
             "learning": self.learning.dump(),
             "tree": self.tree.dump(),
             "forgotten": [self.tree.forgotten, self.tree.truncated],
-            "categories": [self.categories.counts, self.categories.faded],
+            "categories": self.categories.dump(),
             "activity": self.activity.places,
             "told": self.told.dump(),
             "rates": self.rates.dump(),
@@ -961,12 +1079,14 @@ class Baseline(base.AnomalyDetector):
             "applied": self.applied,
             "counts": self.counts,
             "containers": self.containers,
+            "replicas": [self.replica, self.replicas, self.together],
             "lost": self.lost,
             "suppressed": self.suppressed,
             "limits": self.limits,
             "altered": self.altered,
             "rehearsed": self.rehearsed,
             "host": self.host,
+            "passing": self.passing,
             "programs": sorted(self.programs),
             "calls": self.calls.dump(),
         }
@@ -990,7 +1110,7 @@ class Baseline(base.AnomalyDetector):
         self.learning.load(s["learning"])
         self.tree.load(s["tree"])
         self.tree.forgotten, self.tree.truncated = s["forgotten"]
-        self.categories.counts, self.categories.faded = s["categories"]
+        self.categories.load(s["categories"])
         self.activity.places = s["activity"]
         self.told.load(s["told"])
         self.rates.load(s["rates"])
@@ -1009,6 +1129,8 @@ class Baseline(base.AnomalyDetector):
         self.programs = set(s["programs"])
         if "calls" in s:
             self.calls.load(s["calls"])
+        self.passing = s.get("passing", {})
+        self.replica, self.replicas, self.together = s.get("replicas", (0, len(self.containers), -DAY))
         self._cache.clear()
         self.usual.clear()
 
@@ -1017,6 +1139,8 @@ class Baseline(base.AnomalyDetector):
         learning = self.learning
         evidence = learning.evidence(self.now, self.rule, self.budgets.total, surprises)
         eta = learning.eta_s(self.now, self.rule, self.budgets.total, surprises)
+        soonest, latest = learning.eta_range_s(self.now, self.rule, self.budgets.total, surprises)
+        news = by_kind(self.categories, learning.observed(self.now), self.now)
         return {
             "workload": self.name,
             "mode": learning.mode,
@@ -1024,6 +1148,18 @@ class Baseline(base.AnomalyDetector):
             "progress": round(learning.progress(self.now, self.rule, evidence), 4),
             "evidence": round(evidence, 4),
             "eta_s": None if eta is None else round(eta),
+            "eta_range_s": [None if s is None else round(s) for s in (soonest, latest)],
+            "not_settling": learning.unsettled(self.now, self.rule, self.budgets.total, surprises, news),
+            "not_seen": self._not_seen(),
+            "kinds": {
+                kind: {
+                    "events": self.counts.get(kind, 0),
+                    "last_new": self.stamp(new.last),
+                    "new_within_a_day": new.lately,
+                    "surprises_per_week": round(new.surprises, 3),
+                }
+                for kind, new in news.items()
+            },
             "containers": len(self.containers),
             "events": sum(self.counts.values()),
             "lost": self.lost,
@@ -1034,8 +1170,26 @@ class Baseline(base.AnomalyDetector):
             "surprises_per_week": round(surprises, 3),
             "rates_relearned_until": None if (until := self.rates.relearning) is None else _stamp(until * 60 * NS),
             "budget": self.budgets.total,
+            "false_per_week": round(self.alerts.realised(self.now, self._enforced_s()), 3),
             **decisions.status(self),
         }
+
+    def review(self) -> list[tuple[tuple[str, ...], Node]]:
+        """What learning saw without support, for a person to look at; empty while it learns or was too short to say."""
+        learning = self.learning
+        if learning.mode == "learning" or self.forced:
+            return []
+        return support.review(self.tree, learning.start, learning.ended, self._several())
+
+    def spent(self, time_ns: int) -> tuple[float, int]:
+        """(seconds of enforcing, false alerts in them) before that time, over the last four weeks at most."""
+        now, ended = self.seconds(time_ns), self.learning.ended
+        seconds = 0 if ended is None else min(max(0, now - ended), budgets.SPENT_S)
+        return float(seconds), self.told.between(now - seconds, now)
+
+    def _enforced_s(self) -> float:
+        ended = self.learning.ended
+        return 0.0 if ended is None else float(self.now - ended)
 
     def describe(self) -> dict[str, Any]:
         known: dict[str, list[dict[str, Any]]] = {}
@@ -1057,9 +1211,9 @@ class Baseline(base.AnomalyDetector):
             **self.summary(),
             "conditions": {k: round(v, 4) for k, v in parts.items()},
             "known": known,
-            "not_seen": self.learning.not_seen(self.now),
             "forgotten": self.tree.forgotten,
             "folded": self.tree.truncated,
+            "review": support.shown(self.review(), self.stamp),
             "decisions": decisions.rows(self),
             "releases": releases.rows(self),
             "rates": self.rates.describe(),
@@ -1075,6 +1229,12 @@ class Baseline(base.AnomalyDetector):
                 for v, e in sorted(self.quarantine.items())
             ],
         }
+
+    def _not_seen(self) -> list[str]:
+        out = self.learning.not_seen(self.now)
+        if len(self.containers) == 1:
+            out.append("another container: a deploy or a replica")
+        return out
 
     def stamp(self, second: int) -> str:
         return _stamp(self.epoch + second * NS)

@@ -4,16 +4,22 @@ Enforcing on evidence:  E = windows per week with a category at least as rare x 
                         category is new here; at a place that keeps bringing something new, at least that place's rate.
 Forced by the clock:    a promise per week cannot be kept. E = odds at a place that brought nothing new in the second
                         half of learning; a place that did so in two or more windows is never told for more of the same.
-Both: alerts beyond the budget raise E, per place and for the workload, so that what goes on is not told for ever.
+Both: `AlertBudget` counts what was told; alerts beyond the budget raise E, per place and for the workload.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from config.schema import Models
 from models.counts import DAY, WEEK, Categories
 
 TOLD_WINDOW = 600
 """Alerts within ten minutes are one to a person."""
+SPENT_S = 4 * WEEK
+"""Over which the budget is spent: one of 0.3 a week is one alert in three weeks, not three tenths of one."""
+REMIND_S = 4 * WEEK
+"""What was told and not answered is news again after this."""
+FREE_FORCED = 24.0
+"""Alerts a week before they tighten, where the clock ended learning."""
 
 
 class Budgets:
@@ -66,23 +72,29 @@ class Activity:
 
 
 class Told:
-    """What was told: distinct values per place and ten minutes, and alerts in the last week."""
+    """What was told: distinct values per place and ten minutes, and alerts in the last weeks. What a person confirmed
+    is taken out (models/decisions.py): it was no false alert. What was accepted was one, and stays in."""
 
     __slots__ = ("alerts", "places", "values")
 
     def __init__(self) -> None:
         self.places: dict[str, list[int]] = {}
         self.alerts: list[int] = []
+        """Windows of TOLD_WINDOW seconds in which something was told for the first time, or again as news."""
         self.values: dict[str, int] = {}
+        """What was told -> window in which it last was news"""
 
     def add(self, place: str, value: str, now: int) -> None:
         window = now // TOLD_WINDOW
+        before = self.values.get(value)
+        if before is not None and window - before <= 1:
+            return  # of the same incident
         if not self.alerts or self.alerts[-1] != window:
             self.alerts.append(window)
             del self.alerts[:-512]
-        if value in self.values:
-            return
         self.values[value] = window
+        if before is not None:
+            return
         if len(self.values) > 512:
             del self.values[next(iter(self.values))]
         windows = self.places.setdefault(place, [])
@@ -92,12 +104,21 @@ class Told:
         if len(self.places) > 256:
             del self.places[next(iter(self.places))]
 
+    def repeats(self, value: str, now: int) -> bool:
+        """Told before, and not news again: a person who has not answered is reminded after four weeks."""
+        before = self.values.get(value)
+        return before is not None and 1 < now // TOLD_WINDOW - before < REMIND_S // TOLD_WINDOW
+
     def forget(self, value: str) -> None:
         self.values.pop(value, None)
 
-    def last_week(self, now: int) -> int:
-        start = (now - WEEK) // TOLD_WINDOW
-        return sum(1 for w in self.alerts if w >= start)
+    def within(self, span: int, now: int) -> int:
+        """False alerts in the last `span` seconds; one that nobody answered counts as false."""
+        return self.between(now - span, now + TOLD_WINDOW)
+
+    def between(self, start: int, end: int) -> int:
+        first, last = start // TOLD_WINDOW, end // TOLD_WINDOW
+        return sum(1 for w in self.alerts if first <= w < last)
 
     def dump(self) -> list[Any]:
         return [self.places, self.alerts, self.values]
@@ -106,23 +127,87 @@ class Told:
         self.places, self.alerts, self.values = {k: list(v) for k, v in row[0].items()}, list(row[1]), dict(row[2])
 
 
-def tightened(told: Told, place: str, value: str, now: int, budget: float, forced: bool) -> float:
-    """Factor on E for what has been told already. A repeat of a told value is not tightened: it is the same alert."""
-    before = len(told.places.get(place, ())) - (1 if value in told.values else 0)
-    factor = 4.0 ** max(0, before - 1 if value not in told.values else 0) if before > 2 else 1.0
-    free = 24.0 if forced else max(1.0, budget)
-    if value not in told.values:
-        factor *= 2.0 ** min(20.0, max(0.0, told.last_week(now) - free) / 2)
-    return factor
+class AlertBudget:
+    """Keeps the promise "at most N false alerts a week" for one workload, whichever detector speaks.
+
+    Every detector answers in expected occurrences per week. What is at or below the budget of its kind may be told;
+    what was told is spent. Beyond N per week over four weeks, each further one must be four times as rare as the one
+    before (and the place that brought several, rarer still), so that what goes on is not told for ever:
+    realised <= promised. An accepted alert was false, a confirmed one was not; what nobody answers counts as false.
+
+    >>> from config.schema import Models
+    >>> alerts = AlertBudget(Models(false_alerts_per_week=0.25))
+    >>> alerts.factor("", "a", 0, forced=False)
+    1.0
+    >>> alerts.told.add("", "a", 0)
+    >>> alerts.factor("", "b", DAY, forced=False), alerts.realised(DAY, DAY)
+    (4.0, 1.0)
+    """
+
+    __slots__ = ("budgets", "fleet", "told")
+
+    def __init__(self, models: Models) -> None:
+        self.budgets = Budgets(models)
+        self.told = Told()
+        self.fleet = 1.0
+        """Factor on E of a fleet that has spent more than its workloads' budgets (models/store.py)."""
+
+    def allows(self, kind: str, expected: float) -> bool:
+        return expected <= self.budgets.of(kind)
+
+    def quiet(self, value: str, now: int, forced: bool) -> bool:
+        """The same as was told, which is no news. Where the clock ended learning, no week is promised: all is told."""
+        return not forced and self.told.repeats(value, now)
+
+    def factor(self, place: str, value: str, now: int, forced: bool) -> float:
+        """On E, for what has been told already. A repeat of a told value is not tightened: it is the same alert."""
+        told = self.told
+        known = value in told.values
+        before = len(told.places.get(place, ())) - known
+        factor = 4.0 ** max(0, before - 1 if not known else 0) if before > 2 else 1.0
+        if known:
+            return factor
+        if forced:
+            return float(factor * 2.0 ** min(20.0, max(0.0, told.within(WEEK, now) - FREE_FORCED) / 2))
+        over = told.within(SPENT_S, now) + 1 - max(1.0, self.budgets.total * SPENT_S / WEEK)
+        return float(factor * 4.0 ** min(10.0, max(0.0, over)) * self.fleet)
+
+    def realised(self, now: int, since: float) -> float:
+        """False alerts per week, over the last four weeks at most. `since`: seconds of enforcing."""
+        return self.told.within(SPENT_S, now) * WEEK / min(max(since, WEEK), SPENT_S)
+
+
+class Lent(NamedTuple):
+    """What the siblings of a workload say of a category (models/siblings.py); nothing by default."""
+
+    weeks: float = 0.0
+    singles: float = 0.0
+    windows: float = 0.0
+
+
+NOTHING_LENT = Lent()
 
 
 def by_evidence(
-    categories: Categories, category: str, odds: float, observed: float, active: list[int], now: int
+    categories: Categories,
+    category: str,
+    odds: float,
+    observed: float,
+    active: list[int],
+    now: int,
+    lent: Lent = NOTHING_LENT,
+    without: int | None = None,
 ) -> float:
-    """E while enforcing on evidence."""
-    if categories.seen(category):
-        odds = max(1.0, odds)
-    expected = categories.per_week(category, observed) * odds
+    """E while enforcing on evidence. What siblings saw counts like time of one's own, where they have it, with their
+    weight: ten of them say more of what never comes than a fortnight does. `without`: a window that is in doubt."""
+    if odds > 1.0:
+        odds **= 1 / (1 + min(observed, 20 * DAY) / (14 * DAY))  # weeks of looking outweigh what is so elsewhere
+    elif categories.seen(category, observed, now, without):
+        odds = 1.0
+    expected = categories.per_week(category, observed, now, without) * odds
+    if lent.weeks:
+        weeks = max(1.0, min(observed, 20 * DAY)) / WEEK
+        expected = (expected * weeks + lent.singles * odds + lent.windows) / (weeks + lent.weeks)
     if len(active) >= 2:
         span = now - active[0] if len(active) == Activity.KEPT else min(observed, 20 * DAY) / 2
         expected = max(expected, len(active) * WEEK / max(span, 1.0))

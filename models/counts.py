@@ -14,13 +14,13 @@ class Categories:
     """Counts of categories of novelty, and how often to expect one at least as rare.
 
     A category says where a novelty left the known tree and what sort of thing it is. It counts once per window, so
-    that a burst is one, and fades with a half-life of ten days. By Good and Turing, categories seen in one window only
-    tell how often an unseen one will come:
+    that a burst is one. Novelties run out: what was new in the first hours says nothing of the fourth week. So the
+    first tenth of the time looked at (at most 20 days) is left out, and n fades with a half-life of ten days. By Good
+    and Turing, categories seen in one window only tell how often an unseen one will come:
 
-        unseen per week = (theta + windows that hold a category seen in no other window) / weeks observed
-        E(c)            = unseen per week + sum of n_c' over categories c' seen again, with n_c' <= n_c / weeks observed
-
-    The first window is left out of both: a start is a start.
+        unseen per week = theta / weeks + windows of the later half with a category seen in no other / weeks of it
+        E(c)            = unseen per week + sum of rates of categories seen again that are at most as frequent as c
+        rate(c)         = (windows + 1) / weeks; where they are many, the smaller of that of n and of the latest
 
     >>> seen = Categories()
     >>> for t in range(0, 14 * DAY, DAY): seen.add("new upload", t)
@@ -31,11 +31,12 @@ class Categories:
     """
 
     CAP = 256
+    KEEP = 6
     __slots__ = ("counts", "faded")
 
     def __init__(self) -> None:
         self.counts: dict[str, list[Any]] = {}
-        """category -> [windows, faded; last window; seen in more than one]"""
+        """category -> [windows, faded; last window; seen in more than one; the latest windows]"""
         self.faded = 0
 
     def add(self, category: str, window: int) -> None:
@@ -44,11 +45,14 @@ class Categories:
         if entry is None:
             if len(self.counts) >= self.CAP:
                 self.counts.pop(min(self.counts, key=lambda c: self.counts[c][1]))
-            self.counts[category] = [1.0, window, False]
+            self.counts[category] = [1.0, window, False, [window]]
         elif entry[1] != window:
             entry[0] += 1.0
             entry[1] = window
             entry[2] = True
+            entry[3].append(window)
+            if len(entry[3]) > self.KEEP:
+                del entry[3][0]
 
     def _fade(self, now: int) -> None:
         if now - self.faded < DAY:
@@ -58,23 +62,57 @@ class Categories:
         for entry in self.counts.values():
             entry[0] *= factor
 
-    def seen(self, category: str) -> bool:
-        return category in self.counts
+    def seen(self, category: str, observed_s: float = 0.0, now: int | None = None, without: int | None = None) -> bool:
+        """Seen since the start was over: its first tenth of the time looked at. `without`: a window that says nothing,
+        as it is in doubt itself."""
+        entry = self.counts.get(category)
+        if entry is None or entry[3] == [without]:
+            return False
+        kept, now = _kept(observed_s), int(observed_s) if now is None else now
+        return bool(entry[1] > now - 0.9 * kept)
 
-    def unseen_per_week(self, observed_s: float) -> float:
-        kept = max(1.0, min(observed_s, 2 * HALF_LIFE_S))
-        since = max(observed_s - kept, 0.0)
-        windows = {last for _, last, again in self.counts.values() if not again and last > since}
+    def unseen_per_week(self, observed_s: float, now: int | None = None, without: int | None = None) -> float:
+        kept, now = _kept(observed_s), int(observed_s) if now is None else now
+        since = now - kept / 2
+        windows = {last for _, last, again, _ in self.counts.values() if not again and last > since} - {without}
+        return THETA * WEEK / kept + len(windows) * WEEK / (kept / 2)
+
+    def surprises_per_week(self, observed_s: float, now: int) -> float:
+        """The same over all the time looked at: what learning must outlive before it ends."""
+        kept = _kept(observed_s)
+        windows = {last for _, last, again, _ in self.counts.values() if not again and last > now - kept}
         return (THETA + len(windows)) * WEEK / kept
 
-    def per_week(self, category: str, observed_s: float) -> float:
+    def per_week(self, category: str, observed_s: float, now: int | None = None, without: int | None = None) -> float:
         """Expected windows per week that bring a category at least as rare as this one."""
-        expected = self.unseen_per_week(observed_s)
+        kept, now = _kept(observed_s), int(observed_s) if now is None else now
+        expected = self.unseen_per_week(observed_s, now, without)
         entry = self.counts.get(category)
-        if entry is None:
+        if entry is None or not entry[2]:
             return expected
         # a rate that fades has this much of the past in it
         weight = max(1.0, HALF_LIFE_S / 0.6931 * (1 - 0.5 ** (observed_s / HALF_LIFE_S)))
-        again: list[float] = [n for n, _, more in self.counts.values() if more and n <= entry[0]]
-        known: float = sum(again) * WEEK / weight
-        return expected + known
+        mine = _rate(entry, weight, kept, now)
+        rates = (_rate(other, weight, kept, now) for other in self.counts.values() if other[2])
+        return expected + sum(rate for rate in rates if rate <= mine)
+
+    def dump(self) -> list[Any]:
+        return [self.counts, self.faded]
+
+    def load(self, row: list[Any]) -> None:
+        self.counts = {c: [*entry[:3], list(entry[3]) if len(entry) > 3 else [entry[1]]] for c, entry in row[0].items()}
+        self.faded = row[1]
+
+
+def _kept(observed_s: float) -> float:
+    return max(1.0, min(observed_s, 2 * HALF_LIFE_S))
+
+
+def _rate(entry: list[Any], weight: float, kept: float, now: int) -> float:
+    """Windows per week of a category seen in more than one; one more than seen, as few say little."""
+    latest = entry[3]
+    since = now - 0.9 * kept
+    later = sum(1 for window in latest if window > since)
+    if later < Categories.KEEP:
+        return float((later + 1 if later else 0) * WEEK / (0.9 * kept))
+    return float(min((entry[0] + 1) * WEEK / weight, later * WEEK / max(1.0, now - latest[0])))

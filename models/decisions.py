@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from models import novelty, scopes
+from models import novelty, scopes, siblings
 from models.budget import Told
 from models.finding import Decision
 from models.learning import NS
@@ -301,7 +301,9 @@ def _forget(b: "Baseline", entry: Entry, decision: Decision) -> str:
 
 
 def _mark(b: "Baseline", entry: Entry) -> None:
-    """Told whatever else covers it: a pattern that learning made, or one of a person's."""
+    """Told whatever else covers it: a pattern that learning made, or one of a person's. Nor is it lent to siblings."""
+    if b.kin is not None:
+        b.kin.forgot(b.name, siblings.mark(entry.value))
     if entry.value.partition(" ")[0] in (*novelty.KINDS, "sequence"):
         entry.before["unlearned"] = b.unlearned.get(entry.value)
         b.unlearned[entry.value] = [entry.author, entry.reason, entry.time, entry.id]

@@ -1,6 +1,7 @@
 """Names for where an event leaves the tree: its place, its program as a whole, its category."""
 
 from models.kinds.view import View
+from models.tree import Node
 
 
 def _level(view: View, depth: int) -> str:
@@ -36,7 +37,33 @@ def program_of(view: View, depth: int) -> str:
     return ""
 
 
-def category_of(view: View, depth: int) -> str:
+ACTORS = frozenset({"exec", "file", "connect", "listen", "privilege"})
+"""Kinds whose second token is who acts."""
+
+
+def actor_of(view: View) -> str:
+    """The program that acts, for this kind: whether it keeps bringing something new is part of the category."""
+    tokens = view.tokens
+    return f"@{tokens[0]} {tokens[1]}" if tokens[0] in ACTORS else ""
+
+
+SPAWNS = 3
+"""Programs that one must have started to be one that starts programs: a cron, a shell's loop."""
+
+
+def spawned(view: View, depth: int, nodes: list[Node]) -> bool:
+    """Is it a plain new program, of a parent that starts several?"""
+    if view.tokens[0] != "exec" or depth != 2 or view.sort != "plain":
+        return False
+    return sum(1 for child in (nodes[2].children or {}).values() if child.children) >= SPAWNS
+
+
+def category_of(view: View, depth: int, busy: bool = False) -> str:
+    """`busy`: its program brought something new of this kind in two windows lately."""
+    return _category(view, depth) + (" busy" if busy else "")
+
+
+def _category(view: View, depth: int) -> str:
     tokens = view.tokens
     kind = tokens[0]
     if kind == "exec":

@@ -1,10 +1,11 @@
 """When learning ends: on evidence, or forced by the clock. And how far it is, and what it has not seen."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
-from models.counts import DAY, Categories
+from models.counts import DAY, HALF_LIFE_S, WEEK, Categories
 
 NS = 1_000_000_000
+WEEKEND = 0b1100000
 WEIGHTY = 0.25
 """Of novelties of a kind never seen, about this many are told: most are benign by their place (models/novelty.py)."""
 
@@ -49,7 +50,7 @@ class Learning:
     `mode` is learning, forced (ended by the clock or a person before the evidence was there) or enforcing.
     """
 
-    __slots__ = ("blind", "ended", "hours", "mode", "start", "starts")
+    __slots__ = ("blind", "days", "ended", "hours", "mode", "start", "starts")
 
     def __init__(self) -> None:
         self.mode = "learning"
@@ -57,6 +58,8 @@ class Learning:
         self.ended: int | None = None
         self.hours = 0
         """One bit per hour of the day (UTC) that was observed."""
+        self.days = 0
+        """One bit per day of the week (Monday first) that was observed."""
         self.blind = 0.0
         """Seconds nobody watched."""
         self.starts = 0
@@ -70,7 +73,7 @@ class Learning:
 
     def surprises(self, now: int, categories: Categories) -> float:
         """Novelties of a kind never seen, and grave enough to be told, expected per week."""
-        return WEIGHTY * categories.unseen_per_week(self.observed(now))
+        return WEIGHTY * categories.surprises_per_week(self.observed(now), now)
 
     def parts(self, now: int, rule: Rule, budget: float, surprises: float) -> dict[str, float]:
         """Each condition of the evidence rule, 0..1."""
@@ -97,6 +100,24 @@ class Learning:
             return 1.0
         by_clock = min(1.0, (now - self.start) / rule.max) if rule.max else 0.0
         return max(evidence, by_clock)
+
+    def eta_range_s(self, now: int, rule: Rule, budget: float, surprises: float) -> tuple[float | None, float | None]:
+        """Seconds to go: if nothing new happens any more, and if one more thing of a kind never seen does. None: nobody
+        can say."""
+        kept = max(1.0, min(self.observed(now), 2 * HALF_LIFE_S))
+        soonest = self.eta_s(now, rule, budget, surprises)
+        return soonest, self.eta_s(now, rule, budget, surprises + WEIGHTY * WEEK / kept)
+
+    def unsettled(self, now: int, rule: Rule, budget: float, surprises: float, kinds: dict[str, "News"]) -> str | None:
+        """Why learning does not end, in words, where it is new behaviour that keeps it; None where it is only time."""
+        if self.mode != "learning" or surprises <= budget or self.observed(now) < rule.evidence:
+            return None
+        newest = sorted((k for k in kinds if kinds[k].lately), key=lambda k: -kinds[k].lately)
+        said = ", ".join(f"{k} in {several(kinds[k].lately, 'window')}" for k in newest[:3]) or "nothing for a day"
+        return (
+            f"{surprises:.1f} surprises a week are to be expected, the budget is {budget:g}; "
+            f"new within a day: {said} of ten minutes"
+        )
 
     def eta_s(self, now: int, rule: Rule, budget: float, surprises: float) -> float | None:
         """Seconds to go. None: not settling, nobody can say."""
@@ -125,10 +146,50 @@ class Learning:
             out.append(f"{missing} of 24 hours of the day")
         if self.observed(now) < 7 * DAY:
             out.append("a whole week")
+        if not self.days & WEEKEND:
+            out.append("a week-end")
         return out
 
     def dump(self) -> list[Any]:
-        return [self.mode, self.start, self.ended, self.hours, self.blind, self.starts]
+        return [self.mode, self.start, self.ended, self.hours, self.blind, self.starts, self.days]
 
     def load(self, row: list[Any]) -> None:
-        self.mode, self.start, self.ended, self.hours, self.blind, self.starts = row
+        self.mode, self.start, self.ended, self.hours, self.blind, self.starts = row[:6]
+        self.days = row[6] if len(row) > 6 else 0
+
+
+class News(NamedTuple):
+    """What one kind of event brought of news."""
+
+    last: int
+    """Second of the last window with something new."""
+    lately: int
+    """Windows with something new within the last day, six of each category at most."""
+    surprises: float
+    """Of a kind never seen, expected per week."""
+
+
+def by_kind(categories: Categories, observed: float, now: int) -> dict[str, News]:
+    """Where learning stands for each kind of event that brought anything.
+
+    >>> seen = Categories(); seen.add("exec 2 plain", 10); seen.add("file read code name", 9 * DAY)
+    >>> news = by_kind(seen, 9 * DAY, 9 * DAY)
+    >>> news["exec"].lately, news["file"].lately
+    (0, 1)
+    """
+    windows: dict[str, set[int]] = {}
+    singles: dict[str, set[int]] = {}
+    for category, (_, last, again, latest) in categories.counts.items():
+        kind = category.partition(" ")[0]
+        windows.setdefault(kind, set()).update(latest)
+        if not again:
+            singles.setdefault(kind, set()).add(last)
+    kept = max(1.0, min(observed, 2 * HALF_LIFE_S))
+    return {
+        kind: News(
+            max(seen),
+            sum(1 for window in seen if window > now - DAY),
+            WEIGHTY * sum(1 for window in singles.get(kind, ()) if window > now - kept) * WEEK / kept,
+        )
+        for kind, seen in sorted(windows.items())
+    }

@@ -51,7 +51,7 @@ def segment(text: str) -> str:
     digits = any(c in text for c in "0123456789")
     if not digits and text.islower() and len(text) < 8:
         return text
-    if (match := _TEMP.match(text)) and not match["rand"].isdigit():
+    if (match := _TEMP.match(text)) and not match["rand"].isdigit() and not _HEX.fullmatch(text):
         rand = match["rand"]
         if match["keep"][:3] in ("tmp", "tem") or _random(rand) or any(c.isdigit() or c.isupper() for c in rand):
             return f"{segment(match['keep']) if len(match['keep']) > 12 else match['keep']}<r>{match['tail']}"

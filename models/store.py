@@ -13,17 +13,28 @@ import numpy as np
 from config.schema import Models, Settings
 from models import difference
 from models.baseline import Baseline, lossy
+from models.counts import WEEK
 from models.decisions import rows
 from models.finding import Decision, Finding
 from models.learning import Rule
 from models.rates import Fleet
+from models.siblings import Images
 from models.usual import Change, Host
 from probes.event import Batch, Process, Window, lost_of
 
 log = logging.getLogger("wonted.models")
 MAGIC = b"WNTD"
+IMAGE_MAGIC = b"WNTI"
 VERSION = 1
+COMPRESSED = 2
+"""The same with a compressed body."""
+LONG = 8 << 10
+"""Bytes from which a snapshot is compressed."""
+LARGEST = 64 << 20
 HEADER = struct.Struct("<4sHI")
+HOUR_NS = 3600 * 10**9
+FLEET = 10
+"""Workloads that enforce on evidence, from which on they spend together as well."""
 TICK_NS = 1_000_000_000
 MINUTE_NS = 60 * TICK_NS
 PAUSE_NS = 1_000_000_000
@@ -37,15 +48,20 @@ class CorruptSnapshot(ValueError):
 class Baselines:
     """Events in, findings out. Time is the batches' own, so that a replay gives the same findings."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, danger_weights: bool = True, share: bool = True) -> None:
         self.settings = settings
         self.fleet = Fleet()
         """The rates of all of them."""
+        self.danger_weights = danger_weights
         self._all: dict[str, Baseline] = {}
         self._dirty: set[str] = set()
         self._home: dict[str, int] = {}
         """workload -> partition its batches come by"""
         self._ticked: dict[int, int] = {}
+        self.images = Images()
+        """What the workloads of this store's images know, lent among them."""
+        self.share = share
+        self._audited = 0
         self.handed = False
         """Did the last batch change what is usual?"""
         self.faults = 0
@@ -74,6 +90,8 @@ class Baselines:
             if container is not None and container is not contained:
                 contained = container
                 baseline.contained(container, event.time)
+                if container.image and self.share:
+                    baseline.kin = self.images.of(container.image)
             counts = baseline.counts
             counts[event.kind] = counts.get(event.kind, 0) + event.count
             last[name] = event.process
@@ -222,6 +240,23 @@ class Baselines:
             baseline.usual.refused = baseline.usual.unknown = 0
         return sum(refused for refused, _ in counts), sum(unknown for _, unknown in counts)
 
+    def _overspent(self, now_ns: int) -> None:
+        """Once an hour: a fleet that was told more false alerts than its workloads' budgets add up to asks for more."""
+        hour = now_ns // HOUR_NS
+        if hour == self._audited:
+            return
+        self._audited = hour
+        spent = promised = 0.0
+        enforcing = [b for b in self._all.values() if b.learning.mode == "enforcing" and b.epoch]
+        for baseline in enforcing:
+            seconds, false = baseline.spent(hour * HOUR_NS)
+            spent += false
+            promised += baseline.budgets.total * seconds / WEEK
+        enough = len(enforcing) >= FLEET
+        factor = max(1.0, (spent / max(promised, 1.0)) ** 2) if enough else 1.0
+        for baseline in enforcing:
+            baseline.alerts.fleet = factor
+
     def modes(self) -> dict[str, bool]:
         """Workload -> whether it learns."""
         return {name: baseline.learning.mode == "learning" for name, baseline in self._all.items()}
@@ -233,6 +268,7 @@ class Baselines:
         if batch.time - self._ticked.get(batch.partition, 0) < TICK_NS and gap is None:
             return
         self._ticked[batch.partition] = batch.time
+        self._overspent(batch.time)
         for name, home in self._home.items():
             if home != batch.partition:
                 continue
@@ -249,7 +285,10 @@ class Baselines:
 
     def _make(self, name: str) -> Baseline:
         rule, models = resolve(self.settings, name)
-        return Baseline(name, rule, models, list(self.settings.danger.allow), self.settings.danger.enabled, self.fleet)
+        return Baseline(
+            name, rule, models, list(self.settings.danger.allow), self.settings.danger.enabled, self.fleet,
+            self.danger_weights,
+        )  # fmt: skip
 
     def decide(self, decision: Decision) -> str:
         """Carry out what a person said. Raises ValueError, with the candidates, where it is unclear what is meant."""
@@ -287,19 +326,10 @@ class Baselines:
     def snapshot(self, workload: str) -> bytes:
         body = msgspec.msgpack.encode({**self._all[workload].state(), "home": self._home.get(workload, -1)})
         self._dirty.discard(workload)
-        return HEADER.pack(MAGIC, VERSION, zlib.crc32(body)) + body
+        return _packed(MAGIC, body)
 
     def restore(self, data: bytes) -> str:
-        if len(data) < HEADER.size:
-            raise CorruptSnapshot(f"snapshot of {len(data)} bytes: too short")
-        magic, version, crc = HEADER.unpack_from(data)
-        body = memoryview(data)[HEADER.size :]
-        if magic != MAGIC:
-            raise CorruptSnapshot("not a snapshot: wrong first bytes")
-        if version != VERSION:
-            raise CorruptSnapshot(f"snapshot version {version}; this program reads {VERSION}")
-        if zlib.crc32(body) != crc:
-            raise CorruptSnapshot("snapshot checksum does not fit: torn or changed")
+        body = _body(data, MAGIC)
         try:
             state = msgspec.msgpack.decode(body, strict=False)
             name = str(state["name"])
@@ -313,6 +343,20 @@ class Baselines:
             self._home[name] = home
         self._dirty.discard(name)
         return name
+
+    def snapshot_image(self, image: str) -> bytes:
+        """What the workloads of an image know, by its repository, as `images.changed()` names it."""
+        body = msgspec.msgpack.encode([image, self.images.dump(image)])
+        return _packed(IMAGE_MAGIC, body)
+
+    def restore_image(self, data: bytes) -> str:
+        body = _body(data, IMAGE_MAGIC)
+        try:
+            image, row = msgspec.msgpack.decode(body, strict=False)
+            self.images.load(str(image), row)
+        except (msgspec.DecodeError, KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            raise CorruptSnapshot(f"snapshot of an image cannot be read: {error}") from error
+        return str(image)
 
     def dirty(self) -> list[str]:
         return sorted(self._dirty)
@@ -343,3 +387,35 @@ def resolve(settings: Settings, name: str) -> tuple[Rule, Models]:
             update["kinds"] = {**models.kinds, **override.models.kinds}
         models = models.model_copy(update=update)
     return Rule(learn["min"], learn["max"], learn["evidence"], learn["hours"]), models
+
+
+def _packed(magic: bytes, body: bytes) -> bytes:
+    """With its header; compressed where it is long."""
+    version = VERSION
+    if len(body) > LONG:
+        version, body = COMPRESSED, zlib.compress(body, 1)
+    return HEADER.pack(magic, version, zlib.crc32(body)) + body
+
+
+def _body(data: bytes, wanted: bytes) -> memoryview:
+    """What follows the header, if the header fits it."""
+    if len(data) < HEADER.size:
+        raise CorruptSnapshot(f"snapshot of {len(data)} bytes: too short")
+    magic, version, crc = HEADER.unpack_from(data)
+    body = memoryview(data)[HEADER.size :]
+    if magic != wanted:
+        raise CorruptSnapshot("not a snapshot: wrong first bytes")
+    if version not in (VERSION, COMPRESSED):
+        raise CorruptSnapshot(f"snapshot version {version}; this program reads {VERSION} and {COMPRESSED}")
+    if zlib.crc32(body) != crc:
+        raise CorruptSnapshot("snapshot checksum does not fit: torn or changed")
+    if version == COMPRESSED:
+        try:
+            unpacked = zlib.decompressobj()
+            whole = unpacked.decompress(body, LARGEST)
+        except zlib.error as error:
+            raise CorruptSnapshot(f"snapshot cannot be unpacked: {error}") from error
+        if not unpacked.eof:
+            raise CorruptSnapshot("snapshot cannot be unpacked: too long or torn")
+        return memoryview(whole)
+    return body

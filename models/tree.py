@@ -26,7 +26,7 @@ def wildcard(token: str) -> str | None:
 
 
 class Node:
-    __slots__ = ("born", "children", "last", "many", "n")
+    __slots__ = ("born", "children", "last", "many", "n", "replica")
 
     def __init__(self, born: int) -> None:
         self.n = 0
@@ -36,6 +36,8 @@ class Node:
         self.last = born
         self.many = False
         """Seen in more than one window."""
+        self.replica = 0
+        """Which container of the workload did it (from 1); 0: unknown; -1: more than one."""
         self.children: dict[str, Node] | None = None
 
 
@@ -159,6 +161,8 @@ class Tree:
         into.born = min(into.born, node.born)
         into.last = max(into.last, node.last)
         into.many = True
+        if into.replica != node.replica:
+            into.replica = -1 if into.replica and node.replica else into.replica or node.replica
         for token, child in (node.children or {}).items():
             if into.children is None:
                 into.children = {}
@@ -201,7 +205,7 @@ class Tree:
     def dump(self, node: Node | None = None) -> list[Any]:
         node = node or self.root
         kids = [[t, *self.dump(c)] for t, c in node.children.items()] if node.children else None
-        row: list[Any] = [node.n, node.born, node.last - node.born, int(node.many)]
+        row: list[Any] = [node.n, node.born, node.last - node.born, int(node.many) | (node.replica + 1) << 1]
         return row if kids is None else [*row, kids]
 
     def load(self, row: list[Any]) -> None:
@@ -211,7 +215,8 @@ class Tree:
     def _node(self, row: list[Any]) -> Node:
         self.size += 1
         node = Node(row[1])
-        node.n, node.last, node.many = row[0], row[1] + row[2], bool(row[3])
+        node.n, node.last, node.many = row[0], row[1] + row[2], bool(row[3] & 1)
+        node.replica = (row[3] >> 1) - 1 if row[3] > 1 else 0
         if len(row) > 4:
             node.children = {kid[0]: self._node(kid[1:]) for kid in row[4]}
         return node

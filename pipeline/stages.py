@@ -248,6 +248,12 @@ class Stages:
                     self._corrupt(f"the baseline of {workload}", error)
                     partition.owed[workload] = self.decisions_on(workload)
         self._restore_keys(partition)
+        for key, value in list(self.table.items()):
+            if key.startswith(b"i/%d/" % number):
+                try:
+                    partition.baselines.restore_image(value)
+                except CorruptSnapshot as error:
+                    self._corrupt(f"what workloads of {key.decode(errors='replace')} know of each other", error)
         self._decide_again(partition)
         return partition
 
@@ -428,6 +434,10 @@ class Stages:
             partition.unkept.update(partition.baselines.dirty())
             for workload in sorted(partition.unkept):
                 await self._keep_workload(partition, workload)
+                await asyncio.sleep(0)
+            for image in partition.baselines.images.changed():
+                key = b"i/%d/" % partition.number + image.encode("utf-8", "surrogateescape")
+                await self._keep(partition, key, partition.baselines.snapshot_image(image))
                 await asyncio.sleep(0)
             mark = Mark(offset=partition.applied, runs=partition.runs)
             await self._keep(partition, b"m/%d" % partition.number, msgspec.msgpack.encode(mark))

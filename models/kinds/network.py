@@ -118,7 +118,8 @@ def weigh_connect(view: View, depth: int, nodes: list[Node], known: Known, event
     )
     attack = ("T1071",)
     dests = sorted((nodes[2].children or {}) if len(nodes) > 2 and depth < 4 else [])
-    mine = {h: n.children or {} for h, n in known.below("connect", program, proto).items()}
+    peers = known.below("connect", program, proto)
+    mine = {h: n.children or {} for h, n in peers.items() if n.born != known.doubted}
     near = (
         f"its usual peers: {', '.join(sorted(mine)[:3])}"
         if mine
@@ -270,11 +271,11 @@ def weigh_listen(view: View, depth: int, nodes: list[Node], known: Known, event:
 def view_dns(event: Event) -> View | None:
     if event.action != "query" or not event.object:
         return None
-    return _view_dns(event.object)
+    return view_name(event.object)
 
 
 @lru_cache(maxsize=8192)
-def _view_dns(asked: str) -> View:
+def view_name(asked: str) -> View:
     name = asked.rstrip(".").lower()
     if name.endswith((".in-addr.arpa", ".ip6.arpa")):
         return View(("dns", "arpa", "<address>"), "reverse", asked)

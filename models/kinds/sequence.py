@@ -127,8 +127,7 @@ class ProcessCalls:
         else:
             active = self.activity.since(_place(program, departure), now - min(observed, 20 * 86_400) / 2)
             expected = budgets.by_evidence(self.categories, _category(departure), odds, observed, active, now)
-        of = b.budgets.of("sequence")
-        return expected * budgets.tightened(b.told, f"sequence {program}", value, now, of, forced), odds
+        return expected * b.alerts.factor(f"sequence {program}", value, now, forced), odds
 
     def _finding(
         self, b: "Baseline", event: Event, program: str, departure: Departure, value: str, expected: float, odds: float
@@ -189,14 +188,15 @@ class ProcessCalls:
     def dump(self) -> list[Any]:
         return [
             self.sets.dump(),
-            [self.categories.counts, self.categories.faded],
+            self.categories.dump(),
             self.activity.places,
             self.said,
             self.dangers,
         ]
 
     def load(self, state: list[Any]) -> None:
-        sets, (self.categories.counts, self.categories.faded), self.activity.places, self.said, self.dangers = state
+        sets, categories, self.activity.places, self.said, self.dangers = state
+        self.categories.load(categories)
         self.sets.load(sets)
 
 

@@ -27,6 +27,8 @@ class Known(NamedTuple):
     tree: Tree
     programs: set[str]
     host: bool
+    doubted: int | None = None
+    """The window whose values are in doubt themselves: they excuse nobody."""
 
     def below(self, *tokens: str) -> dict[str, Node]:
         """The children of a place; none where it is not known."""

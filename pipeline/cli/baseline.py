@@ -37,7 +37,7 @@ def outline(found: dict[str, Any]) -> None:
     """The summary, then what is known by kind, then what people and Wonted itself keep out of it."""
     from pipeline.cli.out import facts, line, table
 
-    lists = ("known", "decisions", "quarantine")
+    lists = ("known", "decisions", "quarantine", "review", "kinds")
     facts([(name.replace("_", " "), value) for name, value in found.items() if name not in lists])
     for kind, rows in found["known"].items():
         line(f"{kind}: {len(rows)} known")
@@ -45,6 +45,10 @@ def outline(found: dict[str, Any]) -> None:
     if found["quarantine"]:
         line("told, and therefore not learned:")
         rows = [(row["count"], row["last"][:16], row["value"]) for row in found["quarantine"]]
+        table(("count#", "last", "value"), rows)
+    if found.get("review"):
+        line("seen while learning, once or by one replica: please look; told if it comes again and is rare here:")
+        rows = [(row["count"], row["last"][:16], row["value"]) for row in found["review"]]
         table(("count#", "last", "value"), rows)
     if found["decisions"]:
         line("decided by people:")

@@ -52,15 +52,36 @@ def percent(part: float | None) -> str:
 
 def show(workload: Name, json: Json = False) -> int:
     """One workload."""
-    from pipeline.cli.out import emit, facts
+    from pipeline.cli.out import emit
 
     with options.client() as client:
         found = client.call("workload", workload=workload)
     if json:
         emit(found)
     else:
-        facts(found.items())
+        outline(found)
     return OK
+
+
+def outline(found: dict[str, Any]) -> None:
+    """The facts, then how far each kind of event is learned."""
+    from pipeline.cli.out import facts, span, table
+
+    shown = {name.replace("_", " "): value for name, value in found.items() if name != "kinds"}
+    if (soonest := found.get("eta_range_s")) and found["mode"] == "learning":
+        shown["eta range s"] = " to ".join("nobody can say" if s is None else span(s) for s in soonest)
+    else:
+        shown.pop("eta range s", None)
+    if "not_seen" in found:
+        shown["not seen"] = ", ".join(found["not_seen"]) or "-"
+    facts(shown.items())
+    kinds = found.get("kinds") or {}
+    rows = [
+        (kind, f"{row['events']:,}", row["last_new"][:16], row["new_within_a_day"], f"{row['surprises_per_week']:.2f}")
+        for kind, row in kinds.items()
+    ]
+    if rows:
+        table(("kind", "events#", "last new", "new within a day#", "surprises a week#"), rows)
 
 
 def learn(workload: Name, reason: Reason = None, json: Json = False) -> int:
