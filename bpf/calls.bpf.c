@@ -462,6 +462,7 @@ static __always_inline int strip(struct scratch *s, u64 start, u64 seed)
     end_of_run(r);
 #pragma nounroll
     for (u64 i = 0; i < SHAPED; i++) {
+        ANEW(n);
         if (i >= n)
             break;
         u64 at = start + i;

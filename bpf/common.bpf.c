@@ -65,6 +65,10 @@ BPF_ARRAY(scratch_cgroup, struct scratch, CPUS);
 /* The verifier must see the bound on the very register that is added to the pointer. */
 #define BOUND(value) asm volatile("%0 &= 0x7fff" : "+r"(value))
 
+/* Hides from the compiler that a loop's bound stays what it is: else it counts down to zero instead, and the verifier of
+ * 6.1 knows no end. */
+#define ANEW(value) asm volatile("" : "+r"(value))
+
 static __always_inline u8 *end_of(struct scratch *s)
 {
     u64 at = s->used;

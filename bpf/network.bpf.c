@@ -88,6 +88,7 @@ static __always_inline u64 key_of_peer(struct scratch *s, u64 who, u16 family, i
     } else if (local) {
 #pragma nounroll
         for (u64 i = 2; i < 128; i++) {
+            ANEW(n);
             if (i >= n)
                 break;
             u64 c = addr[i & 127];

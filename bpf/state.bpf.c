@@ -173,6 +173,7 @@ static __always_inline u64 image_of(struct scratch *s, u64 task)
     }
 #pragma nounroll
     for (u64 i = 0; i < 128; i++) {
+        ANEW(n);
         if (i >= n)
             break;
         u64 c = text[i & 127];
