@@ -707,11 +707,12 @@ class Baseline(base.AnomalyDetector):
     def hold(self, value: str, tokens: list[str], expected: float, count: int) -> list[Any]:
         """Keep it out of what is known, for review; its entry."""
         now = self.now
-        entry = self.quarantine.get(value)
+        entry = self.quarantine.pop(value, None)
         if entry is None:
             if len(self.quarantine) >= QUARANTINE:
-                del self.quarantine[min(self.quarantine, key=lambda v: self.quarantine[v][3])]
-            entry = self.quarantine[value] = [tokens, 0, now, now, expected]
+                del self.quarantine[next(iter(self.quarantine))]  # the latest is last
+            entry = [tokens, 0, now, now, expected]
+        self.quarantine[value] = entry
         entry[1] += count
         entry[3] = now
         return entry
