@@ -5,7 +5,7 @@ ARGS ?=
 TESTS ?= tests
 MAKEFLAGS += --no-print-directory
 
-.PHONY: run demo doctor test test-kernels bench check config pin setup setup-test setup-bench clean
+.PHONY: run demo doctor test test-kernels bench recordings check config pin setup setup-test setup-bench clean
 
 run: setup
 	@exec $(SUDO) .venv/bin/wonted run $(ARGS)
@@ -35,6 +35,9 @@ config: setup  ## config/wonted.yaml from the schema
 
 pin:  ## requirements*.txt from requirements*.in
 	config/pin.sh
+
+recordings: setup-test  ## the library of tests/recordings anew: six real services and an attack on each, four minutes
+	@exec $(SUDO) .venv/bin/python -m tests.recordings
 
 setup:
 	@config/setup.sh run

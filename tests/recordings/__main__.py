@@ -125,8 +125,11 @@ def renamed(event: Event, name: str) -> Event:
 
 def main() -> None:
     missing = [need for service in SERVICES for need in service.needs if not shutil.which(need, path=PATH)]
-    if os.geteuid() or missing:
-        sys.exit(f"recordings: needs root and these programs: {' '.join(missing) or '(all are here)'}")
+    if os.geteuid():
+        sys.exit("recordings: needs root, for probes and namespaces")
+    if missing:
+        packages = "nginx-light redis-server redis-tools postgresql curl gcc make git"
+        sys.exit(f"recordings: not found: {' '.join(missing)}; apt-get install {packages}")
     LIBRARY.mkdir(exist_ok=True)
     with ExitStack() as stack:
         base = Path(tempfile.mkdtemp(prefix="wonted-recordings-"))

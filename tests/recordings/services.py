@@ -87,9 +87,9 @@ POSTGRES = Service(
     "exec setpriv --reuid 999 --regid 999 --clear-groups /bin/sh /start.sh",
     "psql -q -h 127.0.0.1 -U app postgres -c 'create table if not exists orders(id serial, at timestamp default now())' "
     "-c 'insert into orders default values' -c 'select count(*) from orders' -c 'checkpoint' >/dev/null\n",
-    # a stolen password of a superuser is a shell
+    # whose password gets a superuser in gets a shell
     "psql -q -h 127.0.0.1 -U app postgres -c \"copy (select 1) to program 'id; cat /etc/passwd > /tmp/.x'\"\n",
-    ("/bin/sh", "/tmp/.x"),
+    ("/usr/bin/id", "/tmp/.x"),
     {"/data": 999, "/run/postgresql": 999},
 )  # fmt: skip
 
@@ -158,7 +158,7 @@ BUILD = Service(
         "/builds/.keep": "",
         "/run.sh": "#!/bin/sh\ncd /src && git init -q 2>/dev/null; git config --global user.email b@example; git config --global user.name b\n"
         "while true; do cd /src && git add -A && git commit -qm work --allow-empty; d=/builds/job-$(date +%s%N)\n"
-        "git clone -q /src $d && cd $d && make -s; cd /; rm -rf $d; sleep 1; done\n",
+        "git clone -q /src $d && cd $d && make -s; cd /; rm -rf $d; sleep 4; done\n",
     },
     "exec sh /run.sh",
     "",
