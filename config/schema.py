@@ -40,7 +40,7 @@ Budget = Annotated[float, Field(gt=0, le=10_000)]
 LearnedKind = Literal["exec", "file", "connect", "accept", "listen", "dns", "privilege", "sequence", "rate"]
 Metric = Literal[
     "calls", "execs", "forks", "opens", "connects", "accepts", "queries", "bytes_in", "bytes_out", "failed", "denied",
-    "peers", "ports",
+    "held", "peers", "ports",
 ]  # fmt: skip
 
 

@@ -56,6 +56,7 @@ RATE_NOUNS = {
     "bytes_out": "bytes sent",
     "failed": "failed calls",
     "denied": "denied calls",
+    "held": "new file names that were held back",
     "peers": "different addresses",
     "ports": "different ports",
 }

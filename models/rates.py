@@ -61,15 +61,15 @@ RELEARN = 1440
 """Minutes that a new level is learned."""
 FORCED_FACTOR, FORCED_DEVIATIONS = 20.0, 8.0
 """By the clock: so many times the most ever, and so far from the mean."""
-FORCED = ("execs/s", "opens/s", "connects/s", "forks/s", "failed/s")
+FORCED = ("execs/s", "opens/s", "connects/s", "forks/s", "failed/s", "held/s")
 SECOND_FLOOR = {
     "calls": 2_000_000, "execs": 200, "forks": 400, "opens": 20_000, "connects": 500, "accepts": 5_000,
-    "queries": 500, "bytes_in": 100e6, "bytes_out": 50e6, "failed": 5_000, "denied": 500,
+    "queries": 500, "bytes_in": 100e6, "bytes_out": 50e6, "failed": 5_000, "denied": 500, "held": 1_000,
 }  # fmt: skip
 MINUTE_FLOOR = {
     "calls": 20e6, "execs": 1_000, "forks": 2_000, "opens": 200_000, "connects": 1_500, "accepts": 50_000,
-    "queries": 1_500, "bytes_in": 500e6, "bytes_out": 250e6, "failed": 30_000, "denied": 2_000, "peers": 100,
-    "ports": 100,
+    "queries": 1_500, "bytes_in": 500e6, "bytes_out": 250e6, "failed": 30_000, "denied": 2_000, "held": 5_000,
+    "peers": 100, "ports": 100,
 }  # fmt: skip
 FLOORS = np.array([*(MINUTE_FLOOR[m] for m in METRICS), *(SECOND_FLOOR[m] for m in PER_SECOND)], np.float32)
 """Below this it is too small to matter, however unusual."""
@@ -81,7 +81,7 @@ FULL = (1 << BITS) - 1
 _COLUMN: dict[str, int] = {
     "calls": METRICS.index("calls"), "exec.exec": METRICS.index("execs"), "forks": METRICS.index("forks"),
     "bytes_in": METRICS.index("bytes_in"), "bytes_out": METRICS.index("bytes_out"), "failed": METRICS.index("failed"),
-    "dns.query": METRICS.index("queries"),
+    "dns.query": METRICS.index("queries"), "held": METRICS.index("held"),
 }  # fmt: skip
 _PREFIX = {"file": "opens", "connect": "connects", "accept": "accepts"}
 _FAILED, _DENIED = METRICS.index("failed"), METRICS.index("denied")

@@ -391,3 +391,18 @@ def test_the_simulated_jumps_are_found():
     (outcome,) = simulate(Stationary, budgets=(1.0,), workloads=20, learn_days=2, enforce_days=1)
 
     assert outcome.told[100] >= 0.9 and outcome.told[20] <= outcome.told[100]
+
+
+def test_a_flood_of_new_names_is_told_by_how_many_were_held_back() -> None:
+    """What the kernel did not send is an observation of its own: nobody sees the names, but the number says enough."""
+    world, feed = World(), Feed(max="600s")
+    worker = proc("/usr/bin/python3", "/app/worker.py")
+    for second in range(900):
+        window = Window(START + second * SECOND, world.workload, {"file.create": 3})
+        feed.batch([world.at(second).wrote(worker, "/data/x")], window.time + SECOND, [window])
+    assert [] == feed.findings
+
+    flood = Window(START + 900 * SECOND, world.workload, {"file.create": 4000, "held": 9000}, lost=9000)
+    (finding,) = feed.batch([], flood.time + SECOND, [flood], lost={"bucket.file": 9000})
+
+    assert "9,000 new file names that were held back in one second" in finding.what
