@@ -541,6 +541,16 @@ static __always_inline int spend(struct scratch *s, u32 slot, u32 kind)
     return 1;
 }
 
+/* By the paths as they were typed, exactly or stripped. */
+static __always_inline int is_usual_by_name(struct scratch *s, u64 seed)
+{
+    if (!strip(s, 0, seed))
+        return 0;
+    s->e.key = s->run.exact;
+    s->e.shape = s->run.hash;
+    return is_known(s->e.key) || is_known(s->e.shape);
+}
+
 static __always_inline u32 open_flags(struct scratch *s, u32 nr)
 {
     u64 flags = s->args[2];
@@ -580,14 +590,8 @@ int take_open(struct bpf_raw_tracepoint_args *ctx)
     s->e.key = key;
     s->run.top = 0;
     paths(s, row, task);
-    if (who && ret < 0) { /* refused: there is no file, so by the path as it was typed */
-        if (strip(s, 0, mix(mix(mix(who, nr), -ret), s->e.flags ^ (u64)s->e.marks << 32))) {
-            s->e.key = s->run.exact;
-            s->e.shape = s->run.hash;
-            if (is_known(s->e.key) || is_known(s->e.shape))
-                return 0;
-        }
-    }
+    if (who && ret < 0 && is_usual_by_name(s, mix(mix(mix(who, nr), -ret), s->e.flags ^ (u64)s->e.marks << 32)))
+        return 0; /* refused: there is no file */
     if (file) {
         u64 start = s->used;
         climb_file(s, file, task, PAYLOAD, FILE_ROOTED, FILE_OUTSIDE);
@@ -628,12 +632,8 @@ int take_names(struct bpf_raw_tracepoint_args *ctx)
             if ((row->keyed >> i) & 1)
                 who = mix(who, s->e.args[i]);
         }
-        if (strip(s, 0, who)) {
-            s->e.key = s->run.exact;
-            s->e.shape = s->run.hash;
-            if (is_known(s->e.key) || is_known(s->e.shape))
-                return 0;
-        }
+        if (is_usual_by_name(s, who))
+            return 0;
     }
     if (!spend(s, t->slot, row->kind))
         return 0;

@@ -140,7 +140,6 @@ int take_socket(struct bpf_raw_tracepoint_args *ctx)
     return 0;
 }
 
-/* One DNS message, or the address of one datagram. The socket's ends are in front, for every message of the call. */
 /* Which name and type is asked for (RFC 1035, 4.1); 0: it is no plain question of one name. */
 static __always_inline u64 key_of_question(struct scratch *s, u64 h)
 {
@@ -177,6 +176,7 @@ static __always_inline u64 key_of_question(struct scratch *s, u64 h)
     return 0;
 }
 
+/* One DNS message, or the address of one datagram. The socket's ends are in front, for every message of the call. */
 static __always_inline void message(struct scratch *s, struct row *row, u64 who, u64 name, u32 name_len, u64 buf,
                                     u64 len, int sent, int asked)
 {
