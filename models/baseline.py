@@ -776,7 +776,8 @@ class Baseline(base.AnomalyDetector):
 
     def _subject(self, event: Event, view: View, value: str, place: str, depth: int) -> str:
         """What findings are told together as: the value; for readers of a file whose change was told, the file; for
-        a program that reads its way through a tree it never read, the tree."""
+        a program that reads its way through a tree it never read, the tree. Secrets are known by their exact names, and
+        told together where these differ by a number."""
         path = event.object
         if event.kind == "connect" and event.remote is not None and event.remote.name:
             asked = novelty.value(network.view_name(event.remote.name).tokens)
@@ -793,7 +794,7 @@ class Baseline(base.AnomalyDetector):
             return novelty.value((*view.tokens[: depth + 1], "**"))
         elif place.endswith("|name|plain") and not self.forced:
             return novelty.value((*view.tokens[:4], "**"))  # a new version reads many
-        return value
+        return novelty.value((*view.tokens[:-1], paths.segment(view.tokens[-1].lstrip(SPECIAL))))
 
     def _altered(self, event: Event) -> None:
         to = event.detail.get("to") if event.detail else None
