@@ -1,0 +1,67 @@
+"""What the live examination (docs/live.md) first missed or told by mistake, as events: what was there before, what must
+be told, and what comes near it and must not be."""
+
+# ruff: noqa: E501  tables: one row is one line
+
+from collections.abc import Callable
+
+from probes.event import Event
+from tests.models.scenarios.mix import CRON, NGINX, POSTGRES, REDIS, WORKER
+from tests.models.world import World, proc
+
+SH = proc("/bin/sh", "/app/tidy.sh", parent=CRON)
+SED = proc("/bin/sed", "-i", "s/a/b/", "/data/state", parent=SH)
+PSQL = proc("/usr/bin/psql", "-qAtc", "select 1", parent=SH)
+TAR, FIND = proc("/usr/bin/tar", "czf", "x", parent=SH), proc("/usr/bin/find", "/data", parent=SH)
+BUILT = tuple(proc(f"/build/job-{n}/test", parent=SH) for n in "abc")
+
+Before = Callable[[World, int], list[Event]]
+"""What happens in each second of learning."""
+Acts = Callable[[World], list[Event]]
+
+
+def nothing(w: World, second: int) -> list[Event]:
+    return []
+
+
+def sed(w: World, second: int) -> list[Event]:
+    return [w.wrote(SED, "/data/sedAb3dE9"), w.changed(SED, "rename", "/data/sedAb3dE9", to="/data/state")] if second % 3 == 0 else []
+
+
+def others_start_shells(w: World, second: int) -> list[Event]:
+    by = {40: TAR, 44: FIND, 48: BUILT[0], 52: BUILT[1]}.get(second)
+    return [w.ran("/bin/sh", "-c", "gzip", by=by)] if by else []
+
+
+def cache_asked(w: World, second: int) -> list[Event]:
+    words = ("save",) if second == 50 else ("info", "memory")
+    return [w.ran("/usr/bin/redis-cli", *words, by=SH)]
+
+
+CASES: tuple[tuple[str, Before, str, Acts, Acts], ...] = (
+    ("a server reads a part of the disk that it never read", nothing, "/data/private/customers.csv",
+     lambda w: [w.read(NGINX, "/data/private/customers.csv")], lambda w: [w.read(NGINX, "/srv/www/new.html"), w.read(WORKER, "/srv/www/new.html")]),
+    ("a server reads the configuration of another", nothing, "/etc/nginx/nginx.conf",
+     lambda w: [w.read(POSTGRES, "/etc/nginx/nginx.conf")], lambda w: [w.read(NGINX, "/etc/nginx/fastcgi.conf"), w.read(POSTGRES, "/etc/mime.types")]),
+    ("a file in the root directory replaced by who writes elsewhere", sed, "/entry.sh",
+     lambda w: [w.changed(SED, "rename", "/sedXk3dE7", to="/entry.sh")], lambda w: [w.changed(SED, "rename", "/data/sedXk3dE7", to="/data/state2")]),
+    ("what a server writes gets the name of a library", nothing, "/tmp/m.so",
+     lambda w: [w.wrote(REDIS, "/tmp/temp-831.rdb"), w.changed(REDIS, "rename", "/tmp/temp-831.rdb", to="/tmp/m.so")],
+     lambda w: [w.wrote(REDIS, "/data/temp-831.rdb"), w.changed(REDIS, "rename", "/data/temp-831.rdb", to="/data/dump.rdb")]),
+    ("a server writes into a temporary place", nothing, "/tmp/pg.out",
+     lambda w: [w.wrote(POSTGRES, "/tmp/pg.out")], lambda w: [w.wrote(POSTGRES, "/tmp/pgsql_tmp831.0"), w.wrote(POSTGRES, "/var/lib/postgresql/data/pg.out")]),
+    ("a service starts a shell after others began to", others_start_shells, "/bin/sh",
+     lambda w: [w.ran("/bin/sh", "-c", "echo 1", by=WORKER)], lambda w: [w.ran("/bin/sh", "-c", "gzip", by=BUILT[2])]),
+    ("a tool of the jobs with an option it never had", cache_asked, "--rdb",
+     lambda w: [w.ran("/usr/bin/redis-cli", "--rdb", "/tmp/all.rdb", by=SH)], lambda w: [w.ran("/usr/bin/redis-cli", "info", "clients", by=SH)]),
+    ("who reads of itself under /proc, and who goes through it", nothing, "/etc/shadow",
+     lambda w: [_real(w, REDIS, "/proc/self/root/etc/shadow", "/etc/shadow")], lambda w: [_real(w, REDIS, "/proc/self/smaps", "/proc/1333/smaps"), _real(w, WORKER, "/proc/thread-self/maps", "/proc/9/maps")]),
+    ("a module without the right to keep its byte code", nothing, "/usr/lib/python3.11/x",
+     lambda w: [w.changed(WORKER, "mkdir", "/usr/lib/python3.11/x", result=-13)],
+     lambda w: [w.changed(WORKER, "mkdir", "/usr/lib/python3.11/ctypes/__pycache__", result=-13), w.wrote(WORKER, "/usr/lib/python3.11/__pycache__/uuid.cpython-311.pyc.1402", result=-13)]),
+)  # fmt: skip
+"""(name, before, what to look for, what must be told, what must not)."""
+
+
+def _real(w: World, process: object, path: str, real: str) -> Event:
+    return w.event("file", "open_read", process, path, flags="O_RDONLY", result=3, detail={"real": real})  # type: ignore[arg-type]

@@ -1,0 +1,35 @@
+"""What a real container taught: each is told now, and what comes near it is not."""
+
+from itertools import chain
+
+import pytest
+
+from tests.models.scenarios import mix
+from tests.models.scenarios.seen_live import CASES, Acts, Before
+from tests.models.world import Feed, World, told
+
+
+def learned(before: Before) -> tuple[Feed, World]:
+    world, feed = World(), Feed(max="60s")
+    feed.give(mix.start(world, 0))
+    for second in range(1, 62):
+        work = before(world.at(second + 0.5), second)
+        feed.give(chain(mix.traffic(world, second, second + 0.4, second, load=4.0), work))
+    feed.findings.clear()
+    return feed, world
+
+
+@pytest.mark.parametrize(("before", "word", "act"), [case[1:4] for case in CASES], ids=[case[0] for case in CASES])
+def test_it_is_told(before: Before, word: str, act: Acts):
+    feed, world = learned(before)
+
+    found = feed.give(act(world.at(90)))
+
+    assert any(word in f.what + f.value for f in found), told(found)
+
+
+@pytest.mark.parametrize(("before", "near"), [(case[1], case[4]) for case in CASES], ids=[case[0] for case in CASES])
+def test_what_comes_near_it_is_not(before: Before, near: Acts):
+    feed, world = learned(before)
+
+    assert [] == told(feed.give(near(world.at(90))))
