@@ -26,7 +26,7 @@ def place_of(view: View, depth: int) -> str:
     if tokens[0] == "connect" and depth == 3 and len(tokens) == 5:
         return f"{' '.join(tokens[:3])} *:{tokens[4]}|{_group(view)}"
     if tokens[0] == "exec" and depth == 1 and view.sort in _TOOLS and paths.is_system(tokens[1]):
-        return f"exec {tokens[1]}|way|{view.sort}"  # that others start shells says nothing about a server that never did
+        return f"exec {tokens[1]}|way|{view.sort}"  # that others start shells does not excuse it
     if tokens[0] == "file" or len(tokens) - depth > 1:
         return f"{' '.join(tokens[:depth])}|{_level(view, depth)}|{_group(view)}"
     return f"{' '.join(tokens[:depth])}|{_group(view)}"

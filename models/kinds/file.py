@@ -56,8 +56,10 @@ def view_file(event: Event) -> View | None:
         if event.action in ("rename", "link") or worst in ("secret", "startup"):
             path = to if worst in ("secret", "startup") or paths.place(path) not in ("secret", "startup") else path
     real = event.detail.get("real") if event.detail else None
-    if isinstance(real, str) and paths.place(real) in ("secret", "startup") and not (
-        _OWN.match(path) and _PROCESS.match(real)
+    if (
+        isinstance(real, str)
+        and paths.place(real) in ("secret", "startup")
+        and not (_OWN.match(path) and _PROCESS.match(real))
     ):
         path = real  # a link that leads to what is worth its name
     return _view_file(who(event), op, path, event.result < 0)

@@ -1,4 +1,4 @@
-"""`python -m tests.live`, as `make live` does: the live examination in a real container. docs/live.md says what it is."""
+"""`python -m tests.live`, as `make live` does: the live examination in a real container (docs/live.md)."""
 
 import argparse
 import json

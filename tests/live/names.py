@@ -12,7 +12,11 @@ NAMES = {
     "updates.never-asked.example": (ATTACKER,),
 }
 _rng = random.Random(7)
-CLIENTS = tuple(
-    f"{_rng.choice((23, 45, 62, 81, 94, 130, 151, 177, 188))}.{_rng.randrange(256)}.{_rng.randrange(256)}.{_rng.randrange(1, 255)}"
-    for _ in range(120)
-)
+
+
+def _somewhere() -> str:
+    first = _rng.choice((23, 45, 62, 81, 94, 130, 151, 177, 188))
+    return f"{first}.{_rng.randrange(256)}.{_rng.randrange(256)}.{_rng.randrange(1, 255)}"
+
+
+CLIENTS = tuple(_somewhere() for _ in range(120))

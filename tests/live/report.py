@@ -30,7 +30,8 @@ def markdown(result: Result, status: dict[str, Any]) -> str:
     ]
     for name, (cpu, memory) in result.cost.items():
         out.append(f"- Wonted while {name}: {cpu:.1f} % of a core, at most {memory:.0f} MiB (PSS).")
-    out.append(f"- Losses by stage: {status.get('lost') or status.get('losses') or 0}; other workloads: {result.others} alerts.")
+    lost = status.get("lost") or "none"
+    out.append(f"- Lost on the whole machine, by stage: {lost}. Alerts of other workloads on it: {result.others}.")
     for row in false:
         out.append(f"  - FALSE {row['time']} {cell(row['what'])}: {cell(row['why'])} `{cell(row['command'])}`")
     out.append(f"- While learning it said: {len([row for row in result.would if not row.get('finding')])}.")

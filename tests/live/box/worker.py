@@ -11,9 +11,10 @@ import threading
 import time
 import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
-SETTINGS = json.load(open("/app/settings.json"))
-PASSWORD = open("/run/secrets/db").read().strip()
+SETTINGS = json.loads(Path("/app/settings.json").read_text())
+PASSWORD = Path("/run/secrets/db").read_text().strip()
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -49,7 +50,9 @@ def partner(path: str) -> int:
 
 def upload(body: bytes) -> str:
     word = "".join(random.choice(LETTERS) for _ in range(random.randrange(5, 12)))
-    name = random.choice((f"{uuid.uuid4()}.jpg", f"{word}.png", f"IMG_{random.randrange(10000)}.jpeg", f"{word} (1).pdf"))
+    name = random.choice(
+        (f"{uuid.uuid4()}.jpg", f"{word}.png", f"IMG_{random.randrange(10000)}.jpeg", f"{word} (1).pdf")
+    )
     fd, temporary = tempfile.mkstemp(dir="/data/uploads")
     os.write(fd, body)
     os.close(fd)

@@ -25,7 +25,11 @@ def nothing(w: World, second: int) -> list[Event]:
 
 
 def sed(w: World, second: int) -> list[Event]:
-    return [w.wrote(SED, "/data/sedAb3dE9"), w.changed(SED, "rename", "/data/sedAb3dE9", to="/data/state")] if second % 3 == 0 else []
+    return (
+        [w.wrote(SED, "/data/sedAb3dE9"), w.changed(SED, "rename", "/data/sedAb3dE9", to="/data/state")]
+        if second % 3 == 0
+        else []
+    )
 
 
 def others_start_shells(w: World, second: int) -> list[Event]:
