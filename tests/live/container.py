@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from tests.live import image
 from tests.live.acts import Act
 from tests.live.names import GATEWAY
 
-IMAGE, NAME = "wonted-live/mix:1", "live-mix"
+IMAGE, NAME = "wonted-live/mix:1", f"live-mix-{secrets.token_hex(2)}"
 HEALTH = ("--health-cmd", "curl -fs http://127.0.0.1:8080/health >/dev/null", "--health-interval", "10s")
 
 
@@ -106,6 +107,9 @@ class Mix:
 
     def do(self, act: Act) -> str:
         """Have it done; what came back, where something does."""
+        if act.put:
+            source, target = (self.root / path[1:] for path in act.put)
+            target.write_bytes(source.resolve().read_bytes())
         if act.by == "shell":
             self.job(act.do)
             return ""

@@ -100,15 +100,17 @@ class Server(socketserver.ThreadingTCPServer):
     request_queue_size = 64
 
 
+TRUSTING = ssl.create_default_context()
+TRUSTING.check_hostname, TRUSTING.verify_mode = False, ssl.CERT_NONE
+
+
 def ask(
     method: str, path: str, body: bytes | None = None, tls: bool = False, client: str | None = None
 ) -> tuple[int, str]:
     source = (client or random.choice(CLIENTS), 0)
     if tls:
-        trusting = ssl.create_default_context()
-        trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
         mix: http.client.HTTPConnection = http.client.HTTPSConnection(
-            MIX, 8443, timeout=20, context=trusting, source_address=source
+            MIX, 8443, timeout=20, context=TRUSTING, source_address=source
         )
     else:
         mix = http.client.HTTPConnection(MIX, 8080, timeout=20, source_address=source)

@@ -13,6 +13,7 @@ SH = proc("/bin/sh", "/app/tidy.sh", parent=CRON)
 SED = proc("/bin/sed", "-i", "s/a/b/", "/data/state", parent=SH)
 PSQL = proc("/usr/bin/psql", "-qAtc", "select 1", parent=SH)
 TAR, FIND = proc("/usr/bin/tar", "czf", "x", parent=SH), proc("/usr/bin/find", "/data", parent=SH)
+DATE = proc("/bin/date", "+%s", parent=SH)
 BUILT = tuple(proc(f"/build/job-{n}/test", parent=SH) for n in "abc")
 
 Before = Callable[[World, int], list[Event]]
@@ -42,6 +43,10 @@ def cache_asked(w: World, second: int) -> list[Event]:
     return [w.ran("/usr/bin/redis-cli", *words, by=SH)]
 
 
+def dates(w: World, second: int) -> list[Event]:
+    return [w.ran_as(DATE), w.read(DATE, "/etc/ld.so.cache"), w.read(DATE, "/etc/localtime")] if second % 3 == 0 else []
+
+
 CASES: tuple[tuple[str, Before, str, Acts, Acts], ...] = (
     ("a server reads a part of the disk that it never read", nothing, "/data/private/customers.csv",
      lambda w: [w.read(NGINX, "/data/private/customers.csv")], lambda w: [w.read(NGINX, "/srv/www/new.html"), w.read(WORKER, "/srv/www/new.html")]),
@@ -60,6 +65,8 @@ CASES: tuple[tuple[str, Before, str, Acts, Acts], ...] = (
      lambda w: [w.ran("/usr/bin/redis-cli", "--rdb", "/tmp/all.rdb", by=SH)], lambda w: [w.ran("/usr/bin/redis-cli", "info", "clients", by=SH)]),
     ("who reads of itself under /proc, and who goes through it", nothing, "/etc/shadow",
      lambda w: [_real(w, REDIS, "/proc/self/root/etc/shadow", "/etc/shadow")], lambda w: [_real(w, REDIS, "/proc/self/smaps", "/proc/1333/smaps"), _real(w, WORKER, "/proc/thread-self/maps", "/proc/9/maps")]),
+    ("a library from an upload in a tool that reads no files", dates, "/data/uploads/p.jpg",
+     lambda w: [w.read(DATE, "/data/uploads/p.jpg")], lambda w: [w.read(DATE, "/usr/share/zoneinfo/UTC"), w.read(proc("/bin/wc", parent=SH), "/data/uploads/p.jpg")]),
     ("a module without the right to keep its byte code", nothing, "/usr/lib/python3.11/x",
      lambda w: [w.changed(WORKER, "mkdir", "/usr/lib/python3.11/x", result=-13)],
      lambda w: [w.changed(WORKER, "mkdir", "/usr/lib/python3.11/ctypes/__pycache__", result=-13), w.wrote(WORKER, "/usr/lib/python3.11/__pycache__/uuid.cpython-311.pyc.1402", result=-13)]),
