@@ -3,8 +3,11 @@
 import re
 from functools import lru_cache
 
+import msgspec
+
 from models import paths, programs
 from models.host import exposed
+from models.kinds.exec import view_exec
 from models.kinds.view import REFUSED, Known, View, Weight, who
 from models.tree import ANY, SECRET, SPECIAL, Node, Tree
 from probes.event import Event
@@ -137,7 +140,7 @@ def weigh_file(view: View, depth: int, nodes: list[Node], known: Known, event: E
     }.get(event.action, _FILE_VERBS[op])
     what = f"{name} {'was refused: ' if refused else ''}{verb} {view.path} in {{workload}}"
     near = _file_near(view, depth, nodes, op, name)
-    odds = _file_odds(view, op, depth, nodes, program, parts, known, event.action)
+    odds = _file_odds(view, op, depth, nodes, program, parts, known, event)
     if refused and "__pycache__" in parts:
         odds = 8.0  # each module that is imported for the first time, by whoever may not write beside it
     elif refused and op not in ("read", "list"):
@@ -188,7 +191,7 @@ def _file_odds(
     program: str,
     parts: tuple[str, ...],
     known: Known,
-    action: str,
+    event: Event,
 ) -> float:
     sort = view.sort
     kind = programs.tool(program)
@@ -211,10 +214,12 @@ def _file_odds(
         return 2.0 if re.match(r"^/proc/(?:self|thread-self|\d+)/", view.path) else 0.08
     written = _dir_known(known.tree, program, "write", parts)
     if op == "name":
-        if written and not (action == "rename" and sort.startswith("runnable")):
+        if written and not (event.action == "rename" and sort.startswith("runnable")):
             return 8.0
         if paths.is_log(view.path):
             return 0.1
+        if sort in ("data", "other", "temp") and _tidies(event, program, parts, known):
+            return 3.0
         if not new_name and sort in ("data", "other"):
             return 0.5  # it removes where it never made anything
     if op == "link":
@@ -288,6 +293,18 @@ def _of_others(program: str, parts: tuple[str, ...], known: Known) -> bool:
     if len(parts) < 3 or _dir_known(known.tree, program, "read", parts):
         return False
     return any(_dir_known(known.tree, other, "read", parts) for other in known.below("file"))
+
+
+def _tidies(event: Event, program: str, parts: tuple[str, ...], known: Known) -> bool:
+    """Is its command line usual, and did it look through this directory before? What gets old is removed at last."""
+    nodes, depth = known.tree.walk(("file", program, "list", *parts[:-1]))
+    if depth < len(parts) + 2 or not nodes[-1].n:
+        return False
+    started = view_exec(msgspec.structs.replace(event, kind="exec", action="exec", result=0))
+    if started is None:
+        return False
+    nodes, depth = known.tree.walk(started.tokens)
+    return depth == len(started.tokens) and nodes[-1].n > 0
 
 
 def _backdate_odds(sort: str, program: str, new_name: bool, written: bool, by_hand: bool, known: Known) -> float:

@@ -5,8 +5,8 @@ from itertools import chain
 import pytest
 
 from tests.models.scenarios import mix
-from tests.models.scenarios.seen_live import CASES, Acts, Before
-from tests.models.world import Feed, World, told
+from tests.models.scenarios.seen_live import CASES, SH, Acts, Before
+from tests.models.world import Feed, World, proc, told
 
 
 def learned(before: Before) -> tuple[Feed, World]:
@@ -33,3 +33,14 @@ def test_what_comes_near_it_is_not(before: Before, near: Acts):
     feed, world = learned(before)
 
     assert [] == told(feed.give(near(world.at(90))))
+
+
+def test_files_removed_from_a_directory_are_one_deviation():
+    """Whoever is told of the first hundred files is told once, and how many there were."""
+    feed, world = learned(CASES[0][1])
+    rm = proc("/bin/rm", "-rf", "/backup", parent=SH)
+
+    found = [feed.give([world.at(90 + n).changed(rm, "unlink", f"/backup/{word}.tgz")]) for n, word in enumerate("abc")]
+
+    assert [1, 1, 1] == [len(told) for told in found]
+    assert {"shop/web|novelty|file /bin/rm name /backup/**"} == {told[0].fingerprint for told in found}

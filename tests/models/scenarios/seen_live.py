@@ -13,6 +13,7 @@ SH = proc("/bin/sh", "/app/tidy.sh", parent=CRON)
 SED = proc("/bin/sed", "-i", "s/a/b/", "/data/state", parent=SH)
 PSQL = proc("/usr/bin/psql", "-qAtc", "select 1", parent=SH)
 TAR, FIND = proc("/usr/bin/tar", "czf", "x", parent=SH), proc("/usr/bin/find", "/data", parent=SH)
+TIDY = proc("/usr/bin/find", "/data/uploads", "-type", "f", "-mmin", "+3", "-delete", parent=SH)
 DATE = proc("/bin/date", "+%s", parent=SH)
 BUILT = tuple(proc(f"/build/job-{n}/test", parent=SH) for n in "abc")
 
@@ -47,6 +48,11 @@ def dates(w: World, second: int) -> list[Event]:
     return [w.ran_as(DATE), w.read(DATE, "/etc/ld.so.cache"), w.read(DATE, "/etc/localtime")] if second % 3 == 0 else []
 
 
+def tidies(w: World, second: int) -> list[Event]:
+    listed = w.event("file", "open_read", TIDY, "/data/uploads", flags="O_RDONLY|O_DIRECTORY", result=3)
+    return [w.ran_as(TIDY), listed] if second % 3 == 0 else []
+
+
 CASES: tuple[tuple[str, Before, str, Acts, Acts], ...] = (
     ("a server reads a part of the disk that it never read", nothing, "/data/private/customers.csv",
      lambda w: [w.read(NGINX, "/data/private/customers.csv")], lambda w: [w.read(NGINX, "/srv/www/new.html"), w.read(WORKER, "/srv/www/new.html")]),
@@ -67,6 +73,9 @@ CASES: tuple[tuple[str, Before, str, Acts, Acts], ...] = (
      lambda w: [_real(w, REDIS, "/proc/self/root/etc/shadow", "/etc/shadow")], lambda w: [_real(w, REDIS, "/proc/self/smaps", "/proc/1333/smaps"), _real(w, WORKER, "/proc/thread-self/maps", "/proc/9/maps")]),
     ("a library from an upload in a tool that reads no files", dates, "/data/uploads/p.jpg",
      lambda w: [w.read(DATE, "/data/uploads/p.jpg")], lambda w: [w.read(DATE, "/usr/share/zoneinfo/UTC"), w.read(proc("/bin/wc", parent=SH), "/data/uploads/p.jpg")]),
+    ("old files removed at last by the job that always looked for them", tidies, "/data/private/x.pdf",
+     lambda w: [w.changed(TIDY, "unlink", "/data/private/x.pdf"), w.changed(proc("/usr/bin/find", "/data/uploads", "-delete", parent=SH), "unlink", "/data/uploads/y.pdf")],
+     lambda w: [w.changed(TIDY, "unlink", "/data/uploads/a (1).pdf"), w.changed(TIDY, "unlink", "/data/uploads/b.png")]),
     ("a module without the right to keep its byte code", nothing, "/usr/lib/python3.11/x",
      lambda w: [w.changed(WORKER, "mkdir", "/usr/lib/python3.11/x", result=-13)],
      lambda w: [w.changed(WORKER, "mkdir", "/usr/lib/python3.11/ctypes/__pycache__", result=-13), w.wrote(WORKER, "/usr/lib/python3.11/__pycache__/uuid.cpython-311.pyc.1402", result=-13)]),
