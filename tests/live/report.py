@@ -14,8 +14,13 @@ def told(row: dict[str, Any]) -> str:
     return f"{row['severity']}: {row['what']}{where}"
 
 
+def alerts(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What was told: neither findings that joined an alert nor that it went on."""
+    return [row for row in rows if not row.get("finding") and not row.get("update")]
+
+
 def markdown(result: Result, status: dict[str, Any]) -> str:
-    false = [row for row in result.false if not row.get("finding")]
+    false = alerts(result.false)
     named = len(result.seen) - len(result.missed)
     unlisted = [one for one in result.seen if not one.act.listed]
     seconds = result.seconds
@@ -34,15 +39,14 @@ def markdown(result: Result, status: dict[str, Any]) -> str:
     out.append(f"- Lost on the whole machine, by stage: {lost}. Alerts of other workloads on it: {result.others}.")
     for row in false:
         out.append(f"  - FALSE {row['time']} {cell(row['what'])}: {cell(row['why'])} `{cell(row['command'])}`")
-    out.append(f"- While learning it said: {len([row for row in result.would if not row.get('finding')])}.")
-    for row in result.would:
-        if not row.get("finding"):
-            out.append(f"  - {cell(row['what'])} (would_alert {row['would_alert']}) `{cell(row['command'])}`")
+    out.append(f"- While learning it said what it would tell: {len(alerts(result.would))}.")
+    for row in alerts(result.would):
+        out.append(f"  - {cell(row['what'])} (would_alert {row['would_alert']}) `{cell(row['command'])}`")
     out += ["", "| act | by | told | with |", "|---|---|---|---|"]
     for one in result.seen:
         hit = one.named
         star = "" if not one.act.listed else " *"
-        also = len([row for row in one.told if not row.get("finding")])
+        also = len(alerts(one.told))
         said = cell(told(hit)) if hit else "; ".join(cell(told(row)) for row in one.told[:3]) or "nothing"
         out.append(f"| {cell(one.act.name)}{star} | {one.act.by} | {'yes' if hit else '**no**'} ({also}) | {said} |")
     out.append("\n`*`: named by the danger list. In brackets: alerts within the act's time.")

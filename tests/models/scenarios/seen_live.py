@@ -53,6 +53,10 @@ def tidies(w: World, second: int) -> list[Event]:
     return [w.ran_as(TIDY), listed] if second % 3 == 0 else []
 
 
+def backups(w: World, second: int) -> list[Event]:
+    return [w.wrote(SH, "/data/last")] if second != 45 else [w.wrote(SH, "/backup/db-2026-11-24.gz")]
+
+
 CASES: tuple[tuple[str, Before, str, Acts, Acts], ...] = (
     ("a server reads a part of the disk that it never read", nothing, "/data/private/customers.csv",
      lambda w: [w.read(NGINX, "/data/private/customers.csv")], lambda w: [w.read(NGINX, "/srv/www/new.html"), w.read(WORKER, "/srv/www/new.html")]),
@@ -76,6 +80,8 @@ CASES: tuple[tuple[str, Before, str, Acts, Acts], ...] = (
     ("old files removed at last by the job that always looked for them", tidies, "/data/private/x.pdf",
      lambda w: [w.changed(TIDY, "unlink", "/data/private/x.pdf"), w.changed(proc("/usr/bin/find", "/data/uploads", "-delete", parent=SH), "unlink", "/data/uploads/y.pdf")],
      lambda w: [w.changed(TIDY, "unlink", "/data/uploads/a (1).pdf"), w.changed(TIDY, "unlink", "/data/uploads/b.png")]),
+    ("content changed by a shell that lately began to write elsewhere", backups, "/srv/www/index.html",
+     lambda w: [w.wrote(SH, "/srv/www/index.html")], lambda w: [w.wrote(SH, "/backup/db-2026-11-25.gz")]),
     ("a module without the right to keep its byte code", nothing, "/usr/lib/python3.11/x",
      lambda w: [w.changed(WORKER, "mkdir", "/usr/lib/python3.11/x", result=-13)],
      lambda w: [w.changed(WORKER, "mkdir", "/usr/lib/python3.11/ctypes/__pycache__", result=-13), w.wrote(WORKER, "/usr/lib/python3.11/__pycache__/uuid.cpython-311.pyc.1402", result=-13)]),
