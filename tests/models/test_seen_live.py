@@ -4,6 +4,7 @@ from itertools import chain
 
 import pytest
 
+from models.tree import Tree
 from tests.models.scenarios import mix
 from tests.models.scenarios.seen_live import CASES, SH, Acts, Before
 from tests.models.world import Feed, World, proc, told
@@ -44,3 +45,23 @@ def test_files_removed_from_a_directory_are_one_deviation():
 
     assert [1, 1, 1] == [len(told) for told in found]
     assert {"shop/web|novelty|file /bin/rm name /backup/**"} == {told[0].fingerprint for told in found}
+
+
+def test_what_is_done_once_at_a_start_is_not_forgotten_for_names_that_come_and_go():
+    """Several services in one container have more values than fit; its listeners and secrets are in use all the time."""
+    tree = Tree(cap=300)
+    lasting = (
+        ("listen", "/usr/sbin/nginx", "tcp", "any", "80"),
+        ("file", "/usr/sbin/nginx", "read", "etc", "nginx", "nginx.conf"),
+        ("file", "/usr/bin/python3.11", "read", "run", "secrets", "!!db"),
+    )
+    for tokens in lasting:
+        tree.learn(tokens, 0).n = 1
+    for n in range(600):
+        tree.learn(("file", f"/usr/bin/p{n % 60}", "read", f"d{n}", "x"), 10 + n).n = 1
+
+        if tree.size > tree.cap:
+            tree.shrink(10 + n)
+
+    assert [True] * 3 == [bool((node := tree.find(tokens)) and node.n) for tokens in lasting]
+    assert tree.size <= tree.cap and tree.forgotten > 100
