@@ -48,7 +48,7 @@ def test_files_removed_from_a_directory_are_one_deviation():
 
 
 def test_what_is_done_once_at_a_start_is_not_forgotten_for_names_that_come_and_go():
-    """Several services in one container have more values than fit; its listeners and secrets are in use all the time."""
+    """Several services in a container have more values than fit; its listeners and secrets are in use all the time."""
     tree = Tree(cap=300)
     lasting = (
         ("listen", "/usr/sbin/nginx", "tcp", "any", "80"),
