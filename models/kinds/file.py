@@ -248,7 +248,7 @@ def _file_odds(
                 return 1.5
         return 0.25
     if not new_name and sort in ("data", "other") and _read_only_here(known, parts):
-        return 0.15
+        return 0.15 if by_hand else 0.3
     if sort in ("code", "system") and known.host and _system_tool(program):
         return 0.5
     if sort in ("code", "system"):
