@@ -201,7 +201,7 @@ def _file_odds(
         return 40.0
     if op in ("read", "list"):
         return _read_odds(view, op, depth, program, parts, known, viewer)
-    new_name = depth == len(view.tokens) - 1 and _holds(parts, nodes[-1])
+    new_name = depth == len(view.tokens) - 1 and (len(parts) > 1 or _holds(parts, nodes[-1]))
     deep = depth >= 5
     volatile = "<" in parts[-1]
     if sort == "secret":

@@ -13,6 +13,7 @@ SH = proc("/bin/sh", "/app/tidy.sh", parent=CRON)
 SED = proc("/bin/sed", "-i", "s/a/b/", "/data/state", parent=SH)
 PSQL = proc("/usr/bin/psql", "-qAtc", "select 1", parent=SH)
 TAR, FIND = proc("/usr/bin/tar", "czf", "x", parent=SH), proc("/usr/bin/find", "/data", parent=SH)
+GIT = proc("/usr/bin/git", "gc", parent=SH)
 TIDY = proc("/usr/bin/find", "/data/uploads", "-type", "f", "-mmin", "+3", "-delete", parent=SH)
 DATE = proc("/bin/date", "+%s", parent=SH)
 BUILT = tuple(proc(f"/build/job-{n}/test", parent=SH) for n in "abc")
@@ -57,6 +58,10 @@ def backups(w: World, second: int) -> list[Event]:
     return [w.wrote(SH, "/data/last")] if second != 45 else [w.wrote(SH, "/backup/db-2026-11-24.gz")]
 
 
+def folders(w: World, second: int) -> list[Event]:
+    return [w.changed(GIT, "mkdir", "/src/objects/kept")] if second == 5 else []
+
+
 CASES: tuple[tuple[str, Before, str, Acts, Acts], ...] = (
     ("a server reads a part of the disk that it never read", nothing, "/data/private/customers.csv",
      lambda w: [w.read(NGINX, "/data/private/customers.csv")], lambda w: [w.read(NGINX, "/srv/www/new.html"), w.read(WORKER, "/srv/www/new.html")]),
@@ -82,6 +87,8 @@ CASES: tuple[tuple[str, Before, str, Acts, Acts], ...] = (
      lambda w: [w.changed(TIDY, "unlink", "/data/uploads/a (1).pdf"), w.changed(TIDY, "unlink", "/data/uploads/b.png")]),
     ("content changed by a shell that lately began to write elsewhere", backups, "/srv/www/index.html",
      lambda w: [w.wrote(SH, "/srv/www/index.html")], lambda w: [w.wrote(SH, "/backup/db-2026-11-25.gz")]),
+    ("a file outside of the folder that was made", folders, "/opt/kit/x",
+     lambda w: [w.wrote(GIT, "/opt/kit/x")], lambda w: [w.wrote(GIT, "/src/objects/kept/tmp_obj_LUIVXS")]),
     ("a module without the right to keep its byte code", nothing, "/usr/lib/python3.11/x",
      lambda w: [w.changed(WORKER, "mkdir", "/usr/lib/python3.11/x", result=-13)],
      lambda w: [w.changed(WORKER, "mkdir", "/usr/lib/python3.11/ctypes/__pycache__", result=-13), w.wrote(WORKER, "/usr/lib/python3.11/__pycache__/uuid.cpython-311.pyc.1402", result=-13)]),
