@@ -5,7 +5,7 @@ ARGS ?=
 TESTS ?= tests
 MAKEFLAGS += --no-print-directory
 
-.PHONY: run demo doctor test test-kernels bench recordings check config pin setup setup-test setup-bench clean
+.PHONY: run demo doctor test test-kernels bench live recordings check config pin setup setup-test setup-bench setup-live clean
 
 run: setup
 	@exec $(SUDO) .venv/bin/wonted run $(ARGS)
@@ -24,6 +24,9 @@ test-kernels: setup-test  ## the kernel tests on the kernels of Debian 12 and 13
 
 bench: setup-bench  ## what Wonted costs: about ten minutes; ARGS="cost --quick" for one round, ARGS=--help for the rest
 	@exec $(SUDO) .venv/bin/python -m tests.benchmarks $(ARGS)
+
+live: setup-live  ## the live examination in a real container: an hour (docs/live.md); ARGS="--learn 90s --enforce 2m" for a short one
+	@exec $(SUDO) .venv/bin/python -m tests.live $(ARGS)
 
 check: setup-test
 	.venv/bin/ruff check .
@@ -47,6 +50,9 @@ setup-test:
 
 setup-bench:
 	@config/setup.sh bench
+
+setup-live:
+	@config/setup.sh live
 
 clean:  ## what the targets above made in this folder; data in /var/lib/wonted stays
 	rm -rf .venv .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis

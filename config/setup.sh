@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# setup.sh run|test|bench: installs what is missing to run Wonted (or its tests, or its benchmarks) on Debian 12 and later, or Ubuntu 24.04:
+# setup.sh run|test|bench|live: installs what is missing to run Wonted (or its tests, benchmarks, live examination) on Debian 12 and later, or Ubuntu 24.04:
 # Debian packages, kernel headers, mounts, and a virtual environment in .venv. One line per step that does something; none, and no network,
 # when nothing is missing. Never replaces a container engine, kernel headers that fit, or a file outside .venv, .cache and /lib/modules/VERSION.
 set -euo pipefail
@@ -142,6 +142,15 @@ END
   done
 }
 
+# What the container of the live examination is made of, and an engine to run it. A service is not started, now or at the next boot.
+services() {
+  local name
+  engine_installed || packages docker.io containerd runc
+  packages nginx-light redis-server redis-tools postgresql curl wget openssl procps
+  has systemctl || return 0
+  for name in nginx redis-server postgresql; do as_root systemctl --quiet disable $name 2>/dev/null || true; done
+}
+
 engine_installed() {
   local name
   for name in dockerd podman containerd nerdctl crio; do has $name && return 0; done
@@ -160,4 +169,5 @@ if [ "$for_what" = test ]; then
   has mvn || packages maven
 fi
 [ "$for_what" != bench ] || loads
+[ "$for_what" != live ] || services
 environment

@@ -777,7 +777,7 @@ class Baseline(base.AnomalyDetector):
     def _subject(self, event: Event, view: View, value: str, place: str, depth: int) -> str:
         """What findings are told together as: the value; for readers of a file whose change was told, the file; for
         a program that reads its way through a tree it never read, the tree. Secrets are known by their exact names, and
-        told together where these differ by a number."""
+        told together where these differ by a number. For one that removes files, the directory."""
         path = event.object
         if event.kind == "connect" and event.remote is not None and event.remote.name:
             asked = novelty.value(network.view_name(event.remote.name).tokens)
@@ -786,6 +786,8 @@ class Baseline(base.AnomalyDetector):
             return value
         if event.action not in file.READ_ACTIONS:
             self._altered(event)
+            if event.action == "unlink" and place.endswith("|plain"):
+                return novelty.value((*view.tokens[:-1], "**"))
         elif path in self.altered:
             return f"file (any) read /{'/'.join(paths.segments(path))}"
         elif place.endswith("|plain") and programs.is_copier(view.tokens[1]):

@@ -1,7 +1,10 @@
 """Names for where an event leaves the tree: its place, its program as a whole, its category."""
 
+from models import paths
 from models.kinds.view import View
 from models.tree import Node
+
+_TOOLS = ("shell", "download", "network")
 
 
 def _level(view: View, depth: int) -> str:
@@ -22,6 +25,8 @@ def place_of(view: View, depth: int) -> str:
     tokens = view.tokens
     if tokens[0] == "connect" and depth == 3 and len(tokens) == 5:
         return f"{' '.join(tokens[:3])} *:{tokens[4]}|{_group(view)}"
+    if tokens[0] == "exec" and depth == 1 and view.sort in _TOOLS and paths.is_system(tokens[1]):
+        return f"exec {tokens[1]}|way|{view.sort}"  # that others start shells does not excuse it
     if tokens[0] == "file" or len(tokens) - depth > 1:
         return f"{' '.join(tokens[:depth])}|{_level(view, depth)}|{_group(view)}"
     return f"{' '.join(tokens[:depth])}|{_group(view)}"

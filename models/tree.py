@@ -187,9 +187,10 @@ class Tree:
                     self._fold(node, wide, ANY)
                     self.truncated += before - self.size
         leaves = sorted(self.leaves(), key=lambda leaf: (leaf[1].many, leaf[1].last, leaf[0]))
+        mass = [leaf for leaf in leaves if not _lasts(leaf[0])]
         horizon = now - now // 4
-        for must_be_old in (True, False):
-            for tokens, leaf in leaves:
+        for group, must_be_old in ((mass, True), (mass, False), (leaves, True), (leaves, False)):
+            for tokens, leaf in group:
                 if self.size <= target:
                     return
                 if leaf.n and (not must_be_old or leaf.last < horizon):
@@ -220,6 +221,16 @@ class Tree:
         if len(row) > 4:
             node.children = {kid[0]: self._node(kid[1:]) for kid in row[4]}
         return node
+
+
+def _lasts(tokens: tuple[str, ...]) -> bool:
+    """What is done once, at a start, and stays so: who listens, which rights are given up, which secret and which
+    settings are read. It is little, is in use as long as the program runs, and comes back with the next start."""
+    return (
+        tokens[0] in ("listen", "privilege")
+        or tokens[-1].startswith(SECRET)
+        or (tokens[0] == "file" and len(tokens) > 3 and tokens[2:4] == ("read", "etc"))
+    )
 
 
 def _visits(node: Node) -> int:

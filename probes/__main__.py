@@ -157,6 +157,7 @@ class Main:
             agent.crowded = reader.pending() > CROWD
             records = reader.drain(DRAIN, fold=agent.folds)
             self._records += sum(record.count for record in records)
+            agent.behind = len(records) >= DRAIN or reader.behind
             agent.take(records)
             agent.workloads.tick(time.time_ns())
             now = time.monotonic()

@@ -110,6 +110,8 @@ class Agent:
         """True: equal events are not folded, because somebody watches them ..."""
         self.crowded = False
         """... unless there are more than anybody could watch."""
+        self.behind = False
+        """True: records wait in the rings, perhaps those of processes that are long gone."""
         self.note: dict[str, Any] = {}
         """Goes with the next batch of each partition."""
         self.counters: dict[str, int] = {}
@@ -731,7 +733,8 @@ class Agent:
         """Send what there is; `last`: hold nothing back. The number of events sent."""
         now = time_ns() if now is None else now
         self.workloads.tick(now)
-        self.processes.tick(now)
+        if not self.behind or last:
+            self.processes.tick(now)
         self._births(now, last)
         if last:
             self._counted = self._repeated = 0

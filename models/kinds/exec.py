@@ -239,12 +239,14 @@ def _shape_odds(fresh: list[str], program: str, runs: int) -> float:
     """A known program with words it never had here. Each further one, and each run without, makes chance less likely.
 
     >>> _shape_odds(["-x"], "/bin/tar", 1), _shape_odds(["/", "-xdev", "-perm"], "/usr/bin/find", 30)
-    (0.6, 0.15)
+    (0.6, 0.09)
     """
     odds = min((_word_odds(w, program) for w in fresh), default=6.0)
     if runs >= STEADY and any(w.startswith("/") and w.endswith("/") for w in fresh):
         odds = min(odds, 0.8)  # it always kept to its directories
     telling = sum(w.startswith(("-", "/", "url:")) and "<" not in w for w in fresh)
+    if runs >= STEADY and telling > 1 and any(w.startswith("-") for w in fresh):
+        odds *= 0.6
     return odds * 0.5 ** max(0, min(telling, 4) - 1)
 
 

@@ -3,8 +3,11 @@
 import re
 from functools import lru_cache
 
+import msgspec
+
 from models import paths, programs
 from models.host import exposed
+from models.kinds.exec import view_exec
 from models.kinds.view import REFUSED, Known, View, Weight, who
 from models.tree import ANY, SECRET, SPECIAL, Node, Tree
 from probes.event import Event
@@ -56,7 +59,11 @@ def view_file(event: Event) -> View | None:
         if event.action in ("rename", "link") or worst in ("secret", "startup"):
             path = to if worst in ("secret", "startup") or paths.place(path) not in ("secret", "startup") else path
     real = event.detail.get("real") if event.detail else None
-    if isinstance(real, str) and paths.place(real) in ("secret", "startup"):
+    if (
+        isinstance(real, str)
+        and paths.place(real) in ("secret", "startup")
+        and not (_OWN.match(path) and _PROCESS.match(real))
+    ):
         path = real  # a link that leads to what is worth its name
     return _view_file(who(event), op, path, event.result < 0)
 
@@ -79,11 +86,13 @@ def _view_file(program: str, op: str, path: str, refused: bool) -> View:
     elif not looks and paths.is_runnable_name(path) and sort not in ("startup", "system"):
         parts = (*parts[:-1], SPECIAL + parts[-1])
         sort = "runnable:" + sort
-    elif not looks and sort == "system" and ("/__pycache__/" in path or path[:6] == "/proc/"):
+    elif not looks and sort == "system" and ("/__pycache__" in path or path[:6] == "/proc/"):
         sort = "temp" if path[:6] != "/proc/" else "proc"
     return View(("file", program, op, *parts), sort, path)
 
 
+_TMP = re.compile(r"^/(?:var/)?tmp/|^/dev/shm/")
+_OWN, _PROCESS = re.compile(r"^/proc/(?:thread-)?self/"), re.compile(r"^/proc/\d+/")
 _OTHERS = re.compile(r"^/proc/\d+/(?:cmdline|fd|exe|cwd|root|task)$")
 """What tells of other processes, walked by whoever looks for one."""
 _HOMES = re.compile(
@@ -93,7 +102,13 @@ _HOMES = re.compile(
 
 def _dir_known(tree: Tree, program: str, op: str, parts: tuple[str, ...]) -> bool:
     nodes, depth = tree.walk(("file", program, op, *parts[:-1]))
-    return depth == len(parts) + 2 and bool(nodes[-1].children)
+    return depth == len(parts) + 2 and _holds(parts, nodes[-1])
+
+
+def _holds(parts: tuple[str, ...], directory: Node) -> bool:
+    """Does a known directory hold what is known? Of `/` only the files that lie in it itself."""
+    children = directory.children or {}
+    return bool(children) if len(parts) > 1 else any(child.n for child in children.values())
 
 
 def _reads_files_of(tree: Tree, place: tuple[str, ...]) -> bool:
@@ -125,8 +140,10 @@ def weigh_file(view: View, depth: int, nodes: list[Node], known: Known, event: E
     }.get(event.action, _FILE_VERBS[op])
     what = f"{name} {'was refused: ' if refused else ''}{verb} {view.path} in {{workload}}"
     near = _file_near(view, depth, nodes, op, name)
-    odds = _file_odds(view, op, depth, program, parts, known)
-    if refused and op not in ("read", "list"):
+    odds = _file_odds(view, op, depth, nodes, program, parts, known, event)
+    if refused and "__pycache__" in parts:
+        odds = 8.0  # each module that is imported for the first time, by whoever may not write beside it
+    elif refused and op not in ("read", "list"):
         odds *= 0.5
     elif refused and odds < 30:
         odds = min(odds, 0.3)
@@ -166,7 +183,16 @@ def _file_severity(view: View, op: str, odds: float) -> tuple[str, tuple[str, ..
     return ("medium" if odds < 0.3 else "low"), ()
 
 
-def _file_odds(view: View, op: str, depth: int, program: str, parts: tuple[str, ...], known: Known) -> float:
+def _file_odds(
+    view: View,
+    op: str,
+    depth: int,
+    nodes: list[Node],
+    program: str,
+    parts: tuple[str, ...],
+    known: Known,
+    event: Event,
+) -> float:
     sort = view.sort
     kind = programs.tool(program)
     viewer = programs.is_viewer(program)
@@ -175,7 +201,7 @@ def _file_odds(view: View, op: str, depth: int, program: str, parts: tuple[str, 
         return 40.0
     if op in ("read", "list"):
         return _read_odds(view, op, depth, program, parts, known, viewer)
-    new_name = depth == len(view.tokens) - 1
+    new_name = depth == len(view.tokens) - 1 and (len(parts) > 1 or _holds(parts, nodes[-1]))
     deep = depth >= 5
     volatile = "<" in parts[-1]
     if sort == "secret":
@@ -188,10 +214,12 @@ def _file_odds(view: View, op: str, depth: int, program: str, parts: tuple[str, 
         return 2.0 if re.match(r"^/proc/(?:self|thread-self|\d+)/", view.path) else 0.08
     written = _dir_known(known.tree, program, "write", parts)
     if op == "name":
-        if written:
+        if written and not (event.action == "rename" and sort.startswith("runnable")):
             return 8.0
         if paths.is_log(view.path):
             return 0.1
+        if sort in ("data", "other", "temp") and _tidies(event, program, parts, known):
+            return 3.0
         if not new_name and sort in ("data", "other"):
             return 0.5  # it removes where it never made anything
     if op == "link":
@@ -213,7 +241,6 @@ def _file_odds(view: View, op: str, depth: int, program: str, parts: tuple[str, 
     if sort.startswith("runnable"):
         if new_name:
             ending = parts[-1].rsplit(".", 1)[-1]
-            nodes, _ = known.tree.walk(view.tokens[:-1])
             if any(
                 t.startswith(SPECIAL) and t.rsplit(".", 1)[-1] in (ending, SPECIAL + ANY)
                 for t in nodes[-1].children or ()
@@ -221,7 +248,7 @@ def _file_odds(view: View, op: str, depth: int, program: str, parts: tuple[str, 
                 return 1.5
         return 0.25
     if not new_name and sort in ("data", "other") and _read_only_here(known, parts):
-        return 0.3
+        return 0.15 if by_hand else 0.3
     if sort in ("code", "system") and known.host and _system_tool(program):
         return 0.5
     if sort in ("code", "system"):
@@ -231,7 +258,7 @@ def _file_odds(view: View, op: str, depth: int, program: str, parts: tuple[str, 
             return 4.0
         if new_name:
             return 1.5
-        return 0.5 if by_hand else 1.5
+        return 0.5 if by_hand else 0.8 if _TMP.match(view.path) and exposed(program, known) else 1.5
     if sort == "data":
         if new_name:
             return 2.0 if by_hand else 6.0
@@ -239,6 +266,45 @@ def _file_odds(view: View, op: str, depth: int, program: str, parts: tuple[str, 
             return 0.8 if by_hand else 4.0
         return 0.5 if by_hand else 1.5
     return (2.0 if by_hand else 3.0) if new_name else 0.4
+
+
+STEADY = 10
+"""Runs of a program from which on it is known what it needs."""
+_SYSTEM_PARTS = frozenset({"etc", "lib", "lib64", "usr", "proc", "sys", "dev"})
+
+
+def _needs_no_files(program: str, known: Known) -> bool:
+    """Was it run often, and never read anything but the system's own, as date does?"""
+    read = known.below("file", program, "read")
+    if not read or not read.keys() <= _SYSTEM_PARTS:
+        return False
+    runs = sum(
+        way.n
+        for started in known.below("exec").values()
+        for token, node in (started.children or {}).items()
+        if token.lstrip(SPECIAL) == program
+        for way in (node.children or {}).values()
+    )
+    return runs >= STEADY
+
+
+def _of_others(program: str, parts: tuple[str, ...], known: Known) -> bool:
+    """Does it lie in a directory that other programs read, and this one never did?"""
+    if len(parts) < 3 or _dir_known(known.tree, program, "read", parts):
+        return False
+    return any(_dir_known(known.tree, other, "read", parts) for other in known.below("file"))
+
+
+def _tidies(event: Event, program: str, parts: tuple[str, ...], known: Known) -> bool:
+    """Is its command line usual, and did it look through this directory before? What gets old is removed at last."""
+    nodes, depth = known.tree.walk(("file", program, "list", *parts[:-1]))
+    if depth < len(parts) + 2 or not nodes[-1].n:
+        return False
+    started = view_exec(msgspec.structs.replace(event, kind="exec", action="exec", result=0))
+    if started is None:
+        return False
+    nodes, depth = known.tree.walk(started.tokens)
+    return depth == len(started.tokens) and nodes[-1].n > 0
 
 
 def _backdate_odds(sort: str, program: str, new_name: bool, written: bool, by_hand: bool, known: Known) -> float:
@@ -291,11 +357,15 @@ def _read_odds(
     if depth == 3 and copier:
         return 0.5
     if view.path.startswith("/etc/"):
-        return 0.5 if viewer or copier else 4.0
+        return 0.5 if viewer or copier else 0.8 if _of_others(program, parts, known) else 4.0
+    if depth == 3 and sort in ("data", "code", "other") and exposed(program, known):
+        return 0.7  # a server that never read anything in this part of the disk
     if depth == len(view.tokens) - 1:
         if (viewer or copier) and not _reads_files_of(known.tree, view.tokens[:-1]):
             return 0.8  # it knows only what lies deeper
         return 1.5 if viewer else 6.0
+    if depth == 3 and sort in ("data", "temp", "other") and _needs_no_files(program, known):
+        return 0.6
     odds = 0.5 if viewer else 4.0 if depth >= 5 else {"temp": 2.0, "data": 1.5, "code": 2.0}.get(sort, 0.7)
     if (
         odds < 2.0

@@ -550,6 +550,22 @@ def test_exited_processes_are_known_for_a_while_then_gone(world: World) -> None:
     assert 0 == len(world.processes)
 
 
+def test_exited_processes_are_known_as_long_as_their_records_may_wait(world: World) -> None:
+    """While the rings are behind, nobody knows yet what those did that are gone."""
+    sh = world.start("/bin/sh")
+    world.exit(sh)
+    world.agent.behind = True
+    world.flush(later=30)
+    world.call(sh, "unlink", "/late")
+
+    told = world.flush()[-1]
+
+    assert "/bin/sh" == told.process.exe
+    world.agent.behind = False
+    world.flush(later=10)
+    assert 0 == len(world.processes)
+
+
 def test_more_processes_than_fit_are_let_go_and_counted(world: World) -> None:
     """The table never grows beyond its bound."""
     world.processes.most = 100
