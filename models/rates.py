@@ -123,8 +123,8 @@ def row_of(window: Window) -> list[float]:
 def distinct(bits: int) -> float:
     """How many different things set these bits of BITS, each one at random: linear counting (Whang et al., 1990).
 
-    >>> distinct(0), round(distinct(sum(1 << (crc32(bytes([n])) % BITS) for n in range(50))))
-    (0.0, 49)
+    >>> distinct(0), round(distinct(sum({1 << (crc32(bytes([n])) % BITS) for n in range(50)})))
+    (0.0, 51)
     """
     free = BITS - bits.bit_count()
     return 0.0 if free == BITS else BITS * log(BITS / max(free, 0.5))
