@@ -95,7 +95,7 @@ class CountingApp(Process):
         script = str(Path(__file__).with_name("counting_app.py"))
         super().__init__(script, broker, str(data), app_id, *options, errors=data / "errors")
 
-    def settle(self, acknowledged: set[int], timeout: float = 60) -> list[int]:
+    def settle(self, acknowledged: set[int], timeout: float = 180) -> list[int]:
         """All numbers applied, once those acknowledged are among them, or after the timeout."""
         until = time.monotonic() + timeout
         while True:
