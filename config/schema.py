@@ -1,6 +1,7 @@
 """Every setting: type, unit, default and reason. `config/wonted.yaml` shows them all; a test keeps the two equal."""
 
 import re
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
@@ -36,6 +37,20 @@ Duration = Annotated[float, BeforeValidator(_duration), Field(ge=0), WithJsonSch
 """Seconds; written with a unit: ms, s, m, h, d, w."""
 Size = Annotated[int, BeforeValidator(_size), Field(ge=0), WithJsonSchema(SIZE_FORM)]
 """Bytes; written with a unit: B, KiB, MiB, GiB."""
+
+
+def _moment(value: Any) -> Any:
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value.strip())
+        except ValueError:
+            raise ValueError('expected a date and time such as "2026-12-01T08:00:00Z"') from None
+    if not isinstance(value, datetime) or value.tzinfo is None:
+        raise ValueError('expected a date and time with its zone, such as "2026-12-01T08:00:00Z", in quotes')
+    return value
+
+
+Moment = Annotated[datetime, BeforeValidator(_moment), WithJsonSchema({"type": "string", "format": "date-time"})]
 Budget = Annotated[float, Field(gt=0, le=10_000)]
 LearnedKind = Literal["exec", "file", "connect", "accept", "listen", "dns", "privilege", "sequence", "rate"]
 Metric = Literal[
@@ -59,6 +74,9 @@ class Learn(Section):
     of them twice."""
     hours: Annotated[int, Field(ge=0, le=24)] = 20
     """Of the 24 clock hours, how many must have been seen before the evidence is complete."""
+    until: Moment | None = None
+    """Learn until this moment ("2026-12-01T08:00:00+01:00"), neither less nor more: `min` and `max` do not count then.
+    For a migration or a rehearsal whose end is known. None, or in the past when learning begins: as if not set."""
 
 
 class Kind(Section):
@@ -98,6 +116,7 @@ class LearnOverride(Section):
     max: Duration | None = None
     evidence: Duration | None = None
     hours: Annotated[int, Field(ge=0, le=24)] | None = None
+    until: Moment | None = None
 
 
 class ModelsOverride(Section):

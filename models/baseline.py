@@ -87,7 +87,7 @@ class Baseline(base.AnomalyDetector):
         danger_weights: bool = True,
     ) -> None:
         self.name = name
-        self.rule = rule
+        self._rule = rule
         self.models = models
         self.allow = allow or []
         self.dangers = dangers
@@ -420,6 +420,11 @@ class Baseline(base.AnomalyDetector):
             self.learning.blind += (end_ns - start_ns) / NS
             self.rates.blind((end_ns - start_ns) / NS)
             self.blind_until = end_ns
+
+    @property
+    def rule(self) -> Rule:
+        start_ns = self.epoch + int(self.learning.start * NS)
+        return self._rule.ending(start_ns, self.learning.blind) if self.epoch else self._rule
 
     def surprises(self) -> float:
         return self.learning.surprises(self.now, self.categories)

@@ -13,10 +13,20 @@ WEIGHTY = 0.25
 class Rule:
     """What ends learning for one workload: config.schema.Learn after the overrides."""
 
-    __slots__ = ("evidence", "hours", "max", "min")
+    __slots__ = ("evidence", "hours", "max", "min", "until")
 
-    def __init__(self, min: float, max: float | None, evidence: float, hours: int) -> None:
+    def __init__(self, min: float, max: float | None, evidence: float, hours: int, until: int | None = None) -> None:
         self.min, self.max, self.evidence, self.hours = min, max, evidence, hours
+        self.until = until
+        """Nanoseconds since the epoch."""
+
+    def ending(self, start_ns: int, blind: float) -> "Rule":
+        """The same as seen by a workload whose learning began at `start_ns` and was blind for so many seconds: `until`
+        as its least and its longest time."""
+        if self.until is None or self.until <= start_ns:
+            return self
+        span = (self.until - start_ns) / NS
+        return Rule(max(0.0, span - blind), span, self.evidence, self.hours)
 
 
 def duration(seconds: float) -> str:

@@ -16,7 +16,7 @@ from models.baseline import Baseline, lossy
 from models.counts import WEEK
 from models.decisions import rows
 from models.finding import Decision, Finding
-from models.learning import Rule
+from models.learning import NS, Rule
 from models.rates import Fleet
 from models.siblings import Images
 from models.usual import Change, Host
@@ -386,7 +386,9 @@ def resolve(settings: Settings, name: str) -> tuple[Rule, Models]:
         if "kinds" in given:
             update["kinds"] = {**models.kinds, **override.models.kinds}
         models = models.model_copy(update=update)
-    return Rule(learn["min"], learn["max"], learn["evidence"], learn["hours"]), models
+    until = learn["until"]
+    end = None if until is None else int(until.timestamp()) * NS
+    return Rule(learn["min"], learn["max"], learn["evidence"], learn["hours"], end), models
 
 
 def _packed(magic: bytes, body: bytes) -> bytes:

@@ -1,6 +1,7 @@
 """Learning that the clock ends: what every newcomer sees first."""
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from itertools import chain
 
 import pytest
@@ -10,7 +11,7 @@ from models.finding import Finding
 from probes.event import Event, Process
 from tests.models.scenarios import mix
 from tests.models.scenarios.attacks import ACTS
-from tests.models.world import Feed, World, proc
+from tests.models.world import SECOND, START, Feed, World, proc
 
 
 def learned(seconds: float, seed: int = 1, budget: float = 1.0) -> tuple[Feed, World]:
@@ -153,3 +154,23 @@ def test_a_program_that_was_told_does_not_become_known_by_what_else_it_does():
     again = feed.give([world.at(80).ran_as(wget)])
 
     assert [f.what for f in first] == [f.what for f in again] == ["New program in shop/web: /usr/bin/wget"]
+
+
+@pytest.mark.parametrize("longest", ["60s", None])
+def test_until_ends_learning_then_and_not_before(longest: str | None) -> None:
+    """Whatever `max` says."""
+    end = datetime.fromtimestamp(START // SECOND + 300, UTC).isoformat()
+    settings = Settings.model_validate({"learn": {"until": end, **({"max": longest} if longest else {})}})
+    world, feed = World(), Feed(settings)
+    worker = proc("/usr/bin/python3", "/app/worker.py")
+
+    def at(second: int) -> str:
+        feed.give([world.at(second).read(worker, "/data/x")])
+        return str(feed.baselines._all[world.workload].learning.mode)
+
+    assert ["learning", "learning", "forced"] == [at(0), at(299), at(301)]
+
+
+def test_a_moment_without_its_zone_is_refused() -> None:
+    with pytest.raises(ValueError, match="with its zone"):
+        Settings.model_validate({"learn": {"until": "2026-12-01T08:00:00"}})
