@@ -8,6 +8,7 @@ import re
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, get_args
 
 from pydantic import BaseModel
@@ -81,6 +82,8 @@ def written(value: Any, unit: str | None) -> str:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
     return value.model_dump(by_alias=True, exclude_none=True, exclude_unset=True)
 
 

@@ -247,3 +247,11 @@ def test_a_file_that_is_too_large_is_one_error(tmp_path: Path, monkeypatch: pyte
 def test_an_endless_file_is_not_read_for_ever() -> None:
     with pytest.raises(ConfigError, match="/dev/zero: larger than 1 MiB"):
         load(Path("/dev/zero"), (), {})
+
+
+def test_a_moment_is_shown_as_it_can_be_given() -> None:
+    from config.reference import written
+
+    moment = load(None, ["learn.until=2026-12-01T08:00:00Z"]).settings.learn.until
+
+    assert '"2026-12-01T08:00:00+00:00"' == written(moment, None)
