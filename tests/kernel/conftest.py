@@ -32,3 +32,11 @@ def attached(actor: Actor) -> Iterator[Attached]:
 @pytest.fixture
 def watched(actor: Actor, attached: Attached) -> Watched:
     return Watched(actor, attached)
+
+
+@pytest.fixture
+def known(attached: Attached) -> Iterator[set[int]]:
+    """Keys that this test puts into the kernel's set."""
+    keys: set[int] = set()
+    yield keys
+    attached.counts.remove(keys)

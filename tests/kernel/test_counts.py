@@ -15,7 +15,7 @@ from probes.loader import Attached, CannotLoad, Secret, attach
 from probes.wire import EXEC, EXIT, Record
 from probes.workload import cgroup_root
 from tests.kernel.actor import call, in_child, spawn
-from tests.kernel.watch import Actor, Watched, attach_alone
+from tests.kernel.watch import Actor, Watched, attach_alone, make_usual
 
 GETPPID, CLOSE, SCHED_YIELD = 110, 3, 24
 
@@ -49,20 +49,6 @@ def first_open(watched: Watched, path: Path, flags: int = 0) -> Record:
     return opened(records, path.name)[0]
 
 
-@pytest.fixture
-def known(attached: Attached) -> Iterator[set[int]]:
-    """Keys that this test puts into the kernel's set."""
-    keys: set[int] = set()
-    yield keys
-    attached.counts.remove(keys)
-
-
-def usual(attached: Attached, known: set[int], key: int) -> None:
-    known.add(key)
-    assert key and attached.counts.add(key)
-    dict(attached.counts.repeats())
-
-
 # -- what is usual is counted, not sent
 
 
@@ -72,7 +58,7 @@ def test_23_usual_opens_are_counted_as_23_and_none_is_sent(
     file = tmp_path / "usual"
     file.touch()
     key = first_open(watched, file).key
-    usual(attached, known, key)
+    make_usual(attached, known, key)
 
     _, records = watched.run(open_often, bytes(file), 23)
 
@@ -86,7 +72,7 @@ def test_another_file_another_way_and_another_program_are_new(
     file, other = tmp_path / "usual", tmp_path / "other"
     file.write_text("x")
     other.write_text("x")
-    usual(attached, known, first_open(watched, file).key)
+    make_usual(attached, known, first_open(watched, file).key)
 
     def program(path: bytes) -> None:
         spawn([b"/bin/cat", path])
@@ -125,7 +111,7 @@ def test_it_is_the_file_that_counts_not_the_path(
     file.touch()
     other.touch()
     link.symlink_to(file)
-    usual(attached, known, first_open(watched, file).key)
+    make_usual(attached, known, first_open(watched, file).key)
 
     assert [] == opened(watched.run(open_often, bytes(link), 1)[1], "link")
     other.rename(file)
@@ -162,7 +148,7 @@ def test_a_usual_shape_is_usual_in_its_folder_only(
     there.mkdir()
     first = one_create(watched, here, "img-1.jpg")
     assert first
-    usual(attached, known, first.shape)
+    make_usual(attached, known, first.shape)
 
     assert None is one_create(watched, here, "img-22.jpg")
     assert one_create(watched, there, "img-22.jpg")
@@ -191,7 +177,7 @@ def test_usual_peers_are_counted_and_another_port_is_new(watched: Watched, attac
     port, records = watched.run(talk, 0, 1)
     keys = {r.action: r.key for r in records if r.action in ("connect", "accept")}
     for key in keys.values():
-        usual(attached, known, key)
+        make_usual(attached, known, key)
 
     _, again = watched.run(talk, port, 7)
     counted = dict(attached.counts.repeats())
@@ -245,7 +231,7 @@ def test_everything_is_sent_while_somebody_wants_to_see_it(
 ) -> None:
     file = tmp_path / "usual"
     file.touch()
-    usual(attached, known, first_open(watched, file).key)
+    make_usual(attached, known, first_open(watched, file).key)
 
     attached.counts.forward(True)
     _, records = watched.run(open_often, bytes(file), 3)
@@ -261,7 +247,7 @@ def test_what_is_usual_no_more_is_sent_again(
     file = tmp_path / "usual"
     file.touch()
     key = first_open(watched, file).key
-    usual(attached, known, key)
+    make_usual(attached, known, key)
 
     attached.counts.remove([key])
 

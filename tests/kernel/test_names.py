@@ -5,7 +5,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +14,7 @@ import pytest
 from probes.loader import Attached
 from probes.wire import Record
 from tests.kernel.actor import call
-from tests.kernel.watch import Watched
-
-AT_FDCWD = -100
-
-
-@pytest.fixture
-def known(attached: Attached) -> Iterator[set[int]]:
-    """Keys that this test puts into the kernel's set."""
-    keys: set[int] = set()
-    yield keys
-    attached.counts.remove(keys)
-
-
-def make_usual(attached: Attached, known: set[int], *keys: int) -> None:
-    for key in keys:
-        known.add(key)
-        assert key and attached.counts.add(key)
-    dict(attached.counts.repeats())
+from tests.kernel.watch import Watched, make_usual
 
 
 def told(watched: Watched, action: str, function: Callable[..., Any], *args: Any) -> list[Record]:

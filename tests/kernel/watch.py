@@ -80,3 +80,10 @@ class Watched:
             if record.pid in self.family:
                 mine.append(record)
         return mine
+
+
+def make_usual(attached: Attached, known: set[int], *keys: int) -> None:
+    for key in keys:
+        known.add(key)
+        assert key and attached.counts.add(key)
+    dict(attached.counts.repeats())
