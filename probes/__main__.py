@@ -223,6 +223,7 @@ class Main:
             }
         )
         self._reported = (now, self._records, self.agent.events)
+        attached.reader.forget()
         give_back()
 
     def _refuse(self, why: str) -> int:

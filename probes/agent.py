@@ -34,7 +34,7 @@ HEARTBEAT = 2 * SECOND
 """An idle partition gets an empty batch this often."""
 LARGEST = 4_096
 """Events in one batch; a busy flush makes several."""
-FLOOD = 2_000
+FLOOD = 1_000
 """Distinct events that force a flush before its time, so that memory stays bounded."""
 OWN, SHARED, BACKLOG = 500, 5_000, 4_096
 """Of one workload's file events, so many a second go at once. What is more waits its turn, so many a second of all such

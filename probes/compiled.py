@@ -4,7 +4,6 @@ Who may write such a file says what runs in the kernel. So a file is used only w
 user that loads it and nobody else may touch either; anything else is as if it were not there.
 """
 
-import hashlib
 import os
 import stat
 import struct
@@ -17,6 +16,11 @@ from typing import NamedTuple
 import msgspec
 
 from probes import bpf
+
+try:  # Python's own, as in its random.py: hashlib maps all of libcrypto, 3.4 MB resident for as long as the probe lives
+    from _sha256 import sha256  # type: ignore[import-not-found]
+except ImportError:
+    from hashlib import sha256
 
 FORMAT = 1
 """Counts up when what follows changes: older files are compiled anew."""
@@ -122,7 +126,7 @@ def key(text: str, compiler: str, kernel: os.uname_result) -> str:
     (64, False)
     """
     parts = [str(FORMAT), text, compiler, kernel.release, kernel.version, kernel.machine]
-    return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
+    return _digest(msgspec.json.encode(parts)).hex()
 
 
 class Store:
@@ -199,9 +203,13 @@ class _Unusable(Exception):
     pass
 
 
+def _digest(data: bytes) -> bytes:
+    return bytes(sha256(data).digest())
+
+
 def _encode(compiled: Compiled, wanted: str) -> bytes:
     body = bytes.fromhex(wanted) + msgspec.msgpack.encode(compiled)
-    return _MAGIC + hashlib.sha256(body).digest() + body
+    return _MAGIC + _digest(body) + body
 
 
 def _decode(data: bytes, wanted: str) -> Compiled | None:
@@ -213,7 +221,7 @@ def _decode(data: bytes, wanted: str) -> Compiled | None:
     """
     start = len(_MAGIC) + 32
     body = data[start:]
-    if data[:start] != _MAGIC + hashlib.sha256(body).digest() or body[:32] != bytes.fromhex(wanted):
+    if data[:start] != _MAGIC + _digest(body) or body[:32] != bytes.fromhex(wanted):
         return None
     with suppress(msgspec.DecodeError):
         return msgspec.msgpack.decode(body[32:], type=Compiled)

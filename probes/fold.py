@@ -60,7 +60,13 @@ class Same:
     def begin(self, to_epoch: int, changed: Collection[int]) -> None:
         """Another drain. `changed`: processes whose image changed meanwhile: their records are all told apart."""
         self._to_epoch, self._changed = to_epoch, changed
-        self._end = 0
+        self._end, self._cgroup = 0, -1
+        self._firsts, self._here = {}, {}
+
+    def forget(self) -> None:
+        """Let go of all records, for the sake of memory."""
+        self.begin(0, ())
+        self._decoded.clear()
 
     def find(self, data: mmap.mmap, words: "memoryview[int]", start: int, length: int) -> Record | None:
         """The record before that says the same as the one whose `length` bytes begin at `start`, and is counted once

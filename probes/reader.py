@@ -189,6 +189,10 @@ class Reader:
             self._same.begin(offset, {record.pid for record in records if record.type == wire.EXEC})
         return records + self._plain.drain(limit - len(records), offset, end, self._same if fold else None)
 
+    def forget(self) -> None:
+        """Let go of what was kept so that it need not be decoded again."""
+        self._same.forget()
+
     @property
     def behind(self) -> bool:
         """Is a ring an eighth full?"""

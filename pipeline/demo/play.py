@@ -26,6 +26,8 @@ NORMAL_S = 10
 """How long the shop works normally after learning, before the attack."""
 FINDING_S, SLACK_S = 15, 45
 """How long a step may take to be noticed, and all of them to reach Slack (one message a second, burst of three)."""
+AGAIN_S = 0.25
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Town:
@@ -98,15 +100,20 @@ class Clock:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the demo as Ctrl-C does, so that it cleans up."""
+    """Ctrl-C, SIGTERM and SIGHUP end the demo by one KeyboardInterrupt, so that it cleans up.
+
+    Python drops an exception that comes up in a destructor or in a hook of fork(): it is raised until it is heard.
+    """
 
     def stop(number: int, frame: FrameType | None) -> None:
+        signal.setitimer(signal.ITIMER_REAL, AGAIN_S)
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.signal(number, stop) for number in (*ENDING, signal.SIGALRM)}
     try:
         yield
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -127,7 +134,7 @@ def play(engine: str = "auto", learn_s: float = 60.0, keep: bool = False) -> int
     except (CannotRun, Silent, ClientError) as error:
         print(f"wonted demo: {error}", file=sys.stderr)
     finally:
-        before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, signal.SIG_IGN) for number in ENDING}
         stack.close()
         for number, handler in before.items():
             signal.signal(number, handler)

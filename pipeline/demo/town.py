@@ -13,6 +13,7 @@ import socketserver
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from pipeline.demo.network import CLONE_NEWNET, cable, die_with_parent, inside, unshare, up
@@ -132,4 +133,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with suppress(BrokenPipeError):  # the demo was interrupted
+        main()

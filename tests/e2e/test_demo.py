@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from pipeline.demo.engines import Runc
 from pipeline.demo.network import die_with_parent
+from pipeline.demo.play import interruptible
 from pipeline.demo.service import WONTED, Lines
 from tests.e2e.conftest import until
 
@@ -84,3 +86,17 @@ def test_an_interrupted_demo_leaves_nothing(at: str, home: Path) -> None:
     process.send_signal(signal.SIGINT)
 
     assert 130 == process.wait(60)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interruption_that_python_drops_is_heard() -> None:
+    """A signal may come while a destructor runs, or a hook of fork(): what its handler raises there goes nowhere."""
+
+    class Deaf:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        Deaf()
+        threading.Event().wait(30)
+        pytest.fail("the demo went on")
