@@ -1,4 +1,5 @@
-"""For every test: quick areas run first, and with WONTED_REQUIRE_ALL=1 a test that would be skipped fails instead."""
+"""For every test: quick areas run first, what shares the machine runs one after the other, and with
+WONTED_REQUIRE_ALL=1 a test that would be skipped fails instead."""
 
 import os
 from collections.abc import Generator
@@ -8,19 +9,24 @@ import pytest
 
 from probes.loader import PROGRAMS
 
-os.environ.setdefault(PROGRAMS, str(Path(__file__).parents[1] / ".cache/programs"))
+HERE = Path(__file__).parent
+os.environ.setdefault(PROGRAMS, str(HERE.parent / ".cache/programs"))
 # one start compiles, of all tests and of all runs in this checkout
 
 LAST = ("transport", "pipeline", "kernel", "containers", "kafka", "e2e", "benchmarks")
 """Areas that start processes, programs in the kernel, containers or brokers, quickest first; all others come before."""
+ALONE = {"kernel": "kernel", "containers": "kernel", "e2e": "kernel", "benchmarks": "kernel", "kafka": "kafka"}
+"""Areas of which one test runs at a time under `pytest -n`: those of one name are one queue."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    def place(item: pytest.Item) -> int:
-        parts = item.path.parts
-        return next((1 + index for index, area in enumerate(LAST) if area in parts), 0)
+    def area(item: pytest.Item) -> str:
+        return item.path.relative_to(HERE).parts[0]
 
-    items.sort(key=place)
+    items.sort(key=lambda item: 1 + LAST.index(area(item)) if area(item) in LAST else 0)
+    for item in items:
+        if area(item) in ALONE:
+            item.add_marker(pytest.mark.xdist_group(ALONE[area(item)]))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -14,7 +14,6 @@ import sys
 import tarfile
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from io import BytesIO
@@ -26,6 +25,7 @@ import pytest
 
 from probes.batch import decode
 from probes.event import Event
+from tests.dockerd import daemon
 
 ROOT = Path(__file__).parents[2]
 BUSYBOX = Path("/bin/busybox")
@@ -78,21 +78,7 @@ class Docker:
 def docker() -> Iterator[Docker]:
     if not shutil.which("dockerd") or not shutil.which("docker"):
         pytest.skip("no docker here: apt-get install docker.io (never where another engine is installed)")
-    base = Path(tempfile.mkdtemp(prefix="wonted-docker-"))
-    host = f"unix://{base}/docker.sock"
-    log = (base / "log").open("wb")
-    daemon = subprocess.Popen(
-        ["dockerd", "--data-root", base / "data", "--exec-root", base / "exec", "--pidfile", base / "pid", "-H", host],
-        stdout=log,
-        stderr=log,
-    )
-    engine = Docker(host)
-    try:
-        deadline = time.monotonic() + 60
-        while not engine("version", "--format", "{{.Server.Version}}", check=False):
-            if daemon.poll() is not None or time.monotonic() > deadline:
-                pytest.skip(f"dockerd does not start here: {(base / 'log').read_text()[-400:]}")
-            time.sleep(0.2)
+    with daemon(bridge=True) as host:
         with tempfile.TemporaryDirectory() as tree:
             packed = BytesIO()
             with tarfile.open(fileobj=packed, mode="w") as tar:
@@ -103,21 +89,7 @@ def docker() -> Iterator[Docker]:
                 check=True,
                 capture_output=True,
             )
-        yield engine
-        ids = engine("ps", "-aq", check=False).split()
-        if ids:
-            engine("rm", "-f", *ids, check=False)
-    finally:
-        daemon.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            daemon.wait(30)
-        daemon.kill()
-        log.close()
-        with Path("/proc/self/mountinfo").open() as mounts:
-            for line in mounts.read().splitlines():
-                if (point := line.split()[4]).startswith(str(base)):
-                    subprocess.run(["umount", "-l", point], check=False, capture_output=True)
-        shutil.rmtree(base, ignore_errors=True)
+        yield Docker(host)
 
 
 class Runc:

@@ -6,15 +6,14 @@ import secrets
 import shutil
 import subprocess
 import tarfile
-import tempfile
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 
 import pytest
 
-from pipeline.demo.network import die_with_parent
-from pipeline.demo.service import Line, Lines, Service
+from pipeline.demo.service import Line, Service
+from tests.dockerd import daemon
 from tests.e2e.conftest import Start, until
 
 MANY = 100
@@ -27,21 +26,8 @@ def docker() -> Iterator[list[str]]:
     missing = [tool for tool in ("dockerd", "docker", "busybox") if not shutil.which(tool)]
     if missing:
         pytest.skip(f"{', '.join(missing)} not installed; apt-get install docker.io busybox-static")
-    base = Path(tempfile.mkdtemp(prefix="wonted-e2e-docker-"))
-    socket = f"unix://{base}/docker.sock"
-    folders = ("--data-root", f"{base}/data", "--exec-root", f"{base}/exec", "--pidfile", f"{base}/docker.pid")
-    daemon = subprocess.Popen(
-        ["dockerd", *folders, "-H", socket, "--bridge=none", "--iptables=false"],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        preexec_fn=lambda: die_with_parent(15),
-    )
-    assert daemon.stderr is not None
-    lines = Lines(daemon.stderr, "dockerd")
-    command = ["docker", "-H", socket]
-    try:
-        lines.wait(lambda line: "API listen on" in line.text, 60, "start of dockerd")
+    with daemon() as host:
+        command = ["docker", "-H", host]
         tree = BytesIO()
         with tarfile.open(fileobj=tree, mode="w") as archive:
             archive.add("/usr/bin/busybox" if Path("/usr/bin/busybox").exists() else "/bin/busybox", "bin/busybox")
@@ -51,14 +37,6 @@ def docker() -> Iterator[list[str]]:
                 archive.addfile(link)
         subprocess.run([*command, "import", "-", IMAGE], input=tree.getvalue(), check=True, capture_output=True)
         yield command
-    finally:
-        subprocess.run(
-            f"docker -H {socket} ps -aq | xargs -r docker -H {socket} rm -f", shell=True, capture_output=True
-        )
-        daemon.terminate()
-        daemon.wait(30)
-        subprocess.run(["umount", "-R", "-l", *map(str, base.glob("exec/netns/*"))], capture_output=True)
-        shutil.rmtree(base, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 import json
 import os
 import secrets
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.demo.network import die_with_parent
-from pipeline.demo.service import Lines
+from tests.dockerd import daemon
 from tests.live import image
 from tests.live.acts import Act
 from tests.live.names import GATEWAY
@@ -25,21 +24,8 @@ HEALTH = ("--health-cmd", "curl -fs http://127.0.0.1:8080/health >/dev/null", "-
 @contextmanager
 def docker() -> Iterator[list[str]]:
     """The command line of a Docker daemon of our own that has the image."""
-    base = Path(tempfile.mkdtemp(prefix="wonted-live-"))
-    socket = f"unix://{base}/docker.sock"
-    folders = ("--data-root", f"{base}/data", "--exec-root", f"{base}/exec", "--pidfile", f"{base}/docker.pid")
-    daemon = subprocess.Popen(
-        ["nice", "-n", "5", "dockerd", *folders, "-H", socket, "--bridge=none", "--iptables=false"],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        preexec_fn=lambda: die_with_parent(15),
-    )
-    assert daemon.stderr is not None
-    lines = Lines(daemon.stderr, "dockerd")
-    command = ["docker", "-H", socket]
-    try:
-        lines.wait(lambda line: "API listen on" in line.text, 60, "start of dockerd")
+    with daemon(("nice", "-n", "5")) as host:
+        command = ["docker", "-H", host]
         loading = subprocess.Popen([*command, "import", "-", IMAGE], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
         assert loading.stdin is not None
         with loading.stdin as pipe, tempfile.TemporaryDirectory() as folder:
@@ -47,12 +33,6 @@ def docker() -> Iterator[list[str]]:
         if loading.wait(300):
             raise RuntimeError("docker import failed (above)")
         yield command
-    finally:
-        subprocess.run([*command, "rm", "-f", "-v", NAME], capture_output=True, timeout=60)
-        daemon.terminate()
-        daemon.wait(30)
-        subprocess.run(["umount", "-R", "-l", *map(str, base.glob("exec/netns/*"))], capture_output=True)
-        shutil.rmtree(base, ignore_errors=True)
 
 
 class Mix:
