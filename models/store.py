@@ -20,7 +20,7 @@ from models.learning import NS, Rule
 from models.rates import Fleet
 from models.siblings import Images
 from models.usual import Change, Host
-from probes.event import Batch, Process, Window, lost_of
+from probes.event import HELD, Batch, Process, Window, lost_of, nobodys
 
 log = logging.getLogger("wonted.models")
 MAGIC = b"WNTD"
@@ -70,7 +70,7 @@ class Baselines:
     def apply(self, batch: Batch, position: tuple[int, int] | None = None) -> list[Finding]:
         """Take in one batch. A workload that has applied this position, or a later one, skips it."""
         findings: list[Finding] = []
-        lost = batch.lost
+        lost = nobodys(batch.lost)
         lost_in_all = sum(lost.values())
         blind = batch.note.get("blind")
         last: dict[str, Process] = {}
@@ -117,7 +117,8 @@ class Baselines:
             for baseline in touched.values():
                 if baseline is not None:
                     baseline.lost += lost_in_all  # nobody knows whose they were: anybody's of this batch, once
-            self._pause(batch, touched)
+            self._pause(batch, [name for name, home in self._home.items() if home == batch.partition])
+        self._held_back(batch, touched)
         self._pass_time(batch, blind)
         self.handed = any(baseline is not None and baseline.usual.changed for baseline in touched.values())
         return findings
@@ -196,11 +197,20 @@ class Baselines:
         baseline.sender = (batch.host, batch.boot)
         return baseline
 
-    def _pause(self, batch: Batch, touched: Iterable[str]) -> None:
+    def _held_back(self, batch: Batch, touched: dict[str, Baseline | None]) -> None:
+        """What the kernel held back from one workload is lost to that workload, and to no other."""
+        flooding = set()
+        for window in batch.windows:
+            held, baseline = window.counts.get(HELD, 0), touched.get(window.workload)
+            if held and baseline is not None:
+                baseline.lost += held
+                flooding.add(window.workload)
+        self._pause(batch, flooding)
+
+    def _pause(self, batch: Batch, names: Iterable[str]) -> None:
         """Learning does not count the time in which events were lost: that nothing new was seen in it says nothing.
-        What was seen is learned all the same. What the kernel held back is of who floods: only of this batch's."""
-        flood = all(place.startswith("bucket.") for place in batch.lost)
-        for name in touched if flood else [name for name, home in self._home.items() if home == batch.partition]:
+        What was seen is learned all the same."""
+        for name in names:
             if self._all[name].epoch:
                 self._all[name].blind(batch.time - PAUSE_NS, batch.time)
 

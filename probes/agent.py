@@ -21,7 +21,7 @@ from zlib import crc32
 from probes import describe, dns, wire
 from probes.batch import encode
 from probes.counts import Counts, Tally, Usage, usage
-from probes.event import Batch, Event, Process, Window, lost_of
+from probes.event import HELD, Batch, Event, Process, Window, lost_of, nobodys
 from probes.processes import Entry, Processes, read_proc
 from probes.runtimes import BINARIES, command_options, engine_socket, trusted_binary
 from probes.text import path, text
@@ -656,8 +656,11 @@ class Agent:
                 whose[slot] = scope
         for slot, tally in kernel.tallies(whose).items():
             self._tally(whose[slot], now, tally)
-        for slot, held in kernel.held_back(whose).items():
-            self._add(whose[slot], now, "held", held)
+        for slot, held in kernel.held_back([0, *whose]).items():
+            if slot:
+                self._add(whose[slot], now, HELD, held)
+            else:  # cgroups without a slot have one bucket together
+                self._losses.append((now, held))
         for cgroup in gone:
             kernel.release(cgroup, slots.pop(cgroup))
         for cgroup in self._slots.keys() - slots.keys() | gone:
@@ -703,8 +706,8 @@ class Agent:
     # -- batches -----------------------------------------------------------------------------------------------------
 
     def lose(self, lost: dict[str, int], now: int | None = None) -> None:
-        """Losses since the last call, by "stage.kind". Nobody knows whose events they were: every partition is told."""
-        if total := sum(lost.values()):
+        """Losses since the last call, by "stage.kind". Every partition is told."""
+        if total := sum(nobodys(lost).values()):
             self._losses.append((time_ns() if now is None else now, total))
         for name, count in lost.items():
             if count:
@@ -842,6 +845,8 @@ class Agent:
             remote = describe.remote(r, dns.recall(scope.dns, r.addr, r.time // SECOND))
         flags = describe.words(item.action, r.flags) if r.flags or item.action.startswith("open_") else None
         kind_lost = lost_of(item.kind, lost) if lost else 0
+        if item.kind == "file":
+            kind_lost += scope.counts.get(HELD, 0)
         return Event(
             r.time, workload, item.kind, item.action, item.process, r.tid, r.uid, what, flags, r.ret, remote,
             scope.container, detail, item.count, kind_lost, r.key, r.shape,
@@ -866,7 +871,7 @@ class Agent:
         windows: dict[int, list[Window]] = {}
         for (workload, second), (counts, calls, errors) in merged.items():
             partition = self._partition(workload)
-            lost = sum(count for time, count in self._losses if time >= second)
+            lost = sum(count for time, count in self._losses if time >= second) + counts.get(HELD, 0)
             windows.setdefault(partition, []).append(Window(second, workload, counts, lost, calls, errors))
         return windows
 

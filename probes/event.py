@@ -107,14 +107,29 @@ class Event(msgspec.Struct, frozen=True, array_like=True):
     """The same of the path with what changes from run to run left out (numbers, random names); 0: none."""
 
 
-def lost_of(kind: str, lost: dict[str, int]) -> int:
-    """Of what was lost ("stage.kind"), what may have been events of this kind: its own, and what is of no kind (a fork
-    that was lost, bytes that could not be read).
+def nobodys(lost: dict[str, int]) -> dict[str, int]:
+    """Of what was lost ("stage.kind"), that of which nobody knows whose it was. What the kernel held back it held back
+    from one workload, whose windows say how much (`HELD`).
 
-    >>> lost_of("exec", {"ring.exec": 1, "bucket.file": 20, "reader.decode": 300, "ring.fork": 4000})
+    >>> nobodys({"ring.exec": 1, "bucket.file": 20})
+    {'ring.exec': 1}
+    """
+    return {place: count for place, count in lost.items() if not place.startswith("bucket.")}
+
+
+def lost_of(kind: str, lost: dict[str, int]) -> int:
+    """Of what was lost, what may have been events of this kind and of any workload: its own kind, and what is of no
+    kind (a fork that was lost, bytes that could not be read).
+
+    >>> lost_of("exec", {"ring.exec": 1, "bucket.exec": 20, "ring.file": 50, "reader.decode": 300, "ring.fork": 4000})
     4301
     """
+    lost = nobodys(lost)
     return sum(n for place, n in lost.items() if (of := place.rpartition(".")[2]) == kind or of not in KINDS)
+
+
+HELD = "held"
+"""The count of a window: new names that the kernel held back from this workload, because there were too many."""
 
 
 class Window(msgspec.Struct, frozen=True, array_like=True):
@@ -124,10 +139,9 @@ class Window(msgspec.Struct, frozen=True, array_like=True):
     """Start, nanoseconds since the epoch."""
     workload: str
     counts: dict[str, int]
-    """Events by "kind.action" (repeats included), plus forks, failed, bytes_out ... where known. "held": new file names
-    that were not sent because there were too many."""
+    """Events by "kind.action" (repeats included), plus forks, failed, bytes_out ... where known, and HELD."""
     lost: int = 0
-    """Events known to be lost or held back since that second began; nobody knows whose they were."""
+    """Events known to be lost since that second began, nobody knows whose, and those held back from this workload."""
     calls: dict[int, int] = {}
     """System call number -> how often."""
     errors: dict[int, int] = {}

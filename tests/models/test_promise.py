@@ -6,6 +6,7 @@ import pytest
 
 from config.schema import Settings
 from models.finding import Decision
+from probes.event import Window
 from tests.models.scenarios import mix
 from tests.models.scenarios.attacks import ACTS
 from tests.models.test_short_learning import acts_told, learned
@@ -202,17 +203,23 @@ def observed(feed: Feed, name: str) -> float:
     return baseline.learning.observed(baseline.seconds(START + 1800 * SECOND))
 
 
-@pytest.mark.parametrize(("lost", "idle_too"), [({"ring.exec": 1}, True), ({"bucket.file": 9_000}, False)])
-def test_a_time_with_loss_does_not_count_as_observed(lost: dict[str, int], idle_too: bool) -> None:
+@pytest.mark.parametrize(("lost", "held"), [({"ring.exec": 1}, 0), ({"bucket.file": 9_000}, 9_000)])
+def test_a_time_with_loss_does_not_count_as_observed(lost: dict[str, int], held: int) -> None:
     """That nothing new was seen in it says nothing. What was held back was one workload's flood: others go on."""
     feed, web, db = Feed(min="1h"), World("shop/web"), World("shop/db")
     feed.give([db.at(0).read(APP, "/app/y"), web.at(0).read(APP, "/app/x")])
     for second in range(1, 901):
-        feed.batch([web.at(second).read(APP, "/app/x")], START + second * SECOND, lost=lost)
+        at = START + second * SECOND
+        windows = [Window(at, "shop/web", {"held": held}, held)] if held else []
+        events = [world.at(second).read(APP, path) for world, path in ((web, "/app/x"), (db, "/app/y"))]
+        feed.batch(events, at, windows, lost=lost)
     feed.batch([web.at(1800).read(APP, "/app/x"), db.at(1800).read(APP, "/app/y")], START + 1800 * SECOND)
 
     assert 900 == observed(feed, "shop/web")
-    assert (900 if idle_too else 1800) == observed(feed, "shop/db")
+    assert (1800 if held else 900) == observed(feed, "shop/db")
+    assert (900 * held or 900, 0 if held else 900) == tuple(
+        feed.baselines.summary(name)["lost"] for name in ("shop/web", "shop/db")
+    )
 
 
 def test_what_is_seen_in_a_time_with_loss_is_learned() -> None:

@@ -1,6 +1,8 @@
 """The agent from outside: records in, events out."""
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -496,6 +498,50 @@ def test_a_second_knows_of_every_loss_since_it_began(world: World) -> None:
     assert [7, 0] == [lost[at] for at in sorted(lost)]
 
 
+class Flooded:
+    """The kernel's counts of a machine on which nothing is counted but what one cgroup's bucket held back."""
+
+    def __init__(self, cgroup: int, held: int) -> None:
+        self.cgroup, self.held = cgroup, held
+
+    def slots(self) -> dict[int, int]:
+        return {self.cgroup: 1}
+
+    def held_back(self, slots: Iterable[int]) -> dict[int, int]:
+        held, self.held = self.held, 0
+        return {1: held} if held and 1 in slots else {}
+
+    def tallies(self, slots: Iterable[int]) -> dict[int, Any]:
+        return {}
+
+    def repeats(self) -> list[tuple[int, int]]:
+        return []
+
+    def usage(self, pid: int) -> None: ...
+
+    def enforce(self, slot: int, on: bool) -> None: ...
+
+
+def test_what_was_held_back_is_lost_to_the_workload_that_floods_and_to_no_other(world: World) -> None:
+    """The kernel has a bucket for each, so its window says how much; the batch still tells of all, for `status`."""
+    quiet = world.start("/usr/bin/app")
+    cgroup, flooding = world.running(A)
+    world.flush(later=1.0 - world.time % SECOND / SECOND)
+    second = world.time
+    for pid in (flooding, quiet):
+        world.call(pid, "open_read", "/etc/hosts", ret=3)
+    world.agent.kernel = Flooded(cgroup, 9_000)  # type: ignore[assignment]
+    world.agent.lose({"bucket.file": 9_000}, second)
+    world.flush(later=0.5)
+    world.flush(later=3.0)
+
+    lost: dict[str, int] = {}
+    for window in (w for b in world.batches for w in b.windows if w.time >= second):
+        lost[window.workload] = lost.get(window.workload, 0) + window.lost
+    assert {"host": 0, A[:12]: 9_000} == lost
+    assert {9_000} == {b.lost["bucket.file"] for b in world.batches if b.lost}
+
+
 def test_what_a_batch_without_room_told_of_losses_the_next_one_tells(world: World) -> None:
     kept, room = world.agent.send, [False]
     world.agent.send = lambda *batch: bool(room[0] and (kept(*batch) or True))
@@ -510,7 +556,7 @@ def test_what_a_batch_without_room_told_of_losses_the_next_one_tells(world: Worl
 
 @pytest.mark.parametrize(
     ("lost", "marked"),
-    [({"bucket.exec": 5, "ring.exec": 2}, 7), ({"ring.file": 5}, 0), ({"ring.fork": 1, "reader.decode": 2}, 3)],
+    [({"queue.exec": 5, "ring.exec": 2}, 7), ({"ring.file": 5}, 0), ({"ring.fork": 1, "reader.decode": 2}, 3)],
 )
 def test_an_event_says_what_of_its_kind_or_of_no_kind_was_lost(world: World, lost: dict[str, int], marked: int) -> None:
     world.start("/usr/bin/app")
