@@ -50,7 +50,9 @@ class CorruptSnapshot(ValueError):
 class Baselines:
     """Events in, findings out. Time is the batches' own, so that a replay gives the same findings."""
 
-    def __init__(self, settings: Settings, danger_weights: bool = True, share: bool = True) -> None:
+    def __init__(
+        self, settings: Settings, danger_weights: bool = True, share: bool = True, images: Images | None = None
+    ) -> None:
         self.settings = settings
         self.fleet = Fleet()
         """The rates of all of them."""
@@ -60,8 +62,8 @@ class Baselines:
         self._home: dict[str, int] = {}
         """workload -> partition its batches come by"""
         self._ticked: dict[int, int] = {}
-        self.images = Images()
-        """What the workloads of this store's images know, lent among them."""
+        self.images = Images() if images is None else images
+        """What workloads of one image know, lent among them; also those of other stores, where they share it."""
         self.share = share
         self._audited = 0
         self.handed = False
@@ -315,6 +317,11 @@ class Baselines:
         copy.load(msgspec.msgpack.decode(msgspec.msgpack.encode(self._all[workload].state()), strict=False))
         return copy
 
+    def siblings(self, workload: str) -> dict[str, int]:
+        """Other workloads of its image that lend -> how many values each knows."""
+        kin = self._all[workload].kin
+        return kin.lenders(workload) if kin is not None else {}
+
     def decisions(self, workload: str) -> list[dict[str, Any]]:
         """What is in force."""
         return rows(self._all[workload])
@@ -360,19 +367,27 @@ class Baselines:
         self._dirty.discard(name)
         return name
 
-    def snapshot_image(self, image: str) -> bytes:
-        """What the workloads of an image know, by its repository, as `images.changed()` names it."""
-        body = msgspec.msgpack.encode([image, self.images.dump(image)])
-        return _packed(IMAGE_MAGIC, body)
+    def images_changed(self) -> dict[str, list[str]]:
+        """Image -> workloads of this store whose share in it is to be kept."""
+        return self.images.changed(self._all)
+
+    def snapshot_image(self, image: str) -> bytes | None:
+        """What the workloads of this store know of an image, by its repository; None: nothing."""
+        row = self.images.dump(image, self._all)
+        return None if row is None else _packed(IMAGE_MAGIC, msgspec.msgpack.encode([image, row]))
 
     def restore_image(self, data: bytes) -> str:
+        """After the workloads."""
         body = _body(data, IMAGE_MAGIC)
         try:
-            image, row = msgspec.msgpack.decode(body, strict=False)
-            self.images.load(str(image), row)
+            name, row = msgspec.msgpack.decode(body, strict=False)
+            image = self.images.load(str(name), row)
         except (msgspec.DecodeError, KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise CorruptSnapshot(f"snapshot of an image cannot be read: {error}") from error
-        return str(image)
+        if self.share:
+            for workload in image.members.keys() & self._all.keys():
+                self._all[workload].kin = image
+        return str(name)
 
     def dirty(self) -> list[str]:
         return sorted(self._dirty)

@@ -15,11 +15,11 @@ from faust.types import TP, EventT, StreamT
 from config.schema import Settings
 from pipeline import transport
 from pipeline.incidents import Incidents
-from pipeline.nodes import Nodes, Push, nobody
+from pipeline.nodes import Follow, Nodes, Push, nobody
 from pipeline.sinks.outbox import Outbox
 from pipeline.stages import Stages
 from pipeline.stall import EXPLAINED, Stall
-from pipeline.topics import ALERTS, BASELINES, CONTROL, FINDINGS, OBSERVATIONS, topics
+from pipeline.topics import ALERTS, BASELINES, CONTROL, FINDINGS, IMAGES, OBSERVATIONS, topics
 
 BUFFER = 64
 """Batches read ahead per agent. Faust's 4096 of 100 KB each would be 400 MB when a backlog is replayed."""
@@ -119,9 +119,14 @@ def build(settings: Settings, data: Path, *, sinks: Sequence[Any] = (), id: str 
 
     # The changelog is written here and awaited, not by `table[key] = value`: that hides a failed write, and an
     # acknowledgement must never pass one.
-    control = next(topic for topic in topics(settings) if topic.name == CONTROL)
     alone = transport.is_embedded(settings)
-    app.nodes = Nodes(None if alone else lambda: transport.follow(settings, data, control), push)
+
+    def follower(name: str) -> Follow | None:
+        """Of a topic, for whoever reads it beside the group; None where there is no other worker."""
+        topic = next(topic for topic in topics(settings) if topic.name == name)
+        return None if alone else lambda: transport.follow(settings, data, topic)
+
+    app.nodes = Nodes(follower(CONTROL), push)
     app.outbox = Outbox(data / "outbox.db", sinks)
     app.stages = stages = Stages(
         settings,
@@ -133,6 +138,8 @@ def build(settings: Settings, data: Path, *, sinks: Sequence[Any] = (), id: str 
         tell=writer(named[ALERTS]),
         ask=writer(named[CONTROL]),
         reach=app.nodes.take if alone else writer(named[CONTROL]),
+        lend=writer(named[IMAGES]),
+        kin=follower(IMAGES),
         alone=alone,
     )
 
@@ -172,6 +179,14 @@ def build(settings: Settings, data: Path, *, sinks: Sequence[Any] = (), id: str 
     @app.task
     async def follow() -> None:
         await app.nodes.run()
+
+    @app.task
+    async def lend() -> None:
+        await stages.kin.run_telling()
+
+    @app.task
+    async def borrow() -> None:
+        await stages.kin.run_reading()
 
     @app.task
     async def deliver() -> None:

@@ -19,6 +19,7 @@ usual = _counter(
     "Keys not handed (bound), repeats of unknown keys (unknown).",
     ("outcome",),
 )
+shares = _counter("wonted_shares_total", "What workloads lend to those of their image: told, taken.", ("outcome",))
 lost = _counter("wonted_events_lost_total", "Events known to be lost or held back, by where.", ("stage", "kind"))
 dead = _counter("wonted_messages_dead_total", "Messages that could not be used and were put aside.", ("topic",))
 findings = _counter("wonted_findings_total", "Findings by detector and severity.", ("detector", "severity"))

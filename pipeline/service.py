@@ -199,7 +199,9 @@ class Service:
         return {"ok": True, "result": [self._row(name) for name in sorted(self.stages.names())]}
 
     async def workload(self, _: Connection, request: dict[str, Any]) -> dict[str, Any]:
-        return {"ok": True, "result": self._row(self.named(request))}
+        name = self.named(request)
+        siblings = self.stages.names()[name].baselines.siblings(name)
+        return {"ok": True, "result": {**self._row(name), "siblings": siblings}}
 
     async def baseline(self, _: Connection, request: dict[str, Any]) -> dict[str, Any]:
         name = self.named(request)

@@ -35,9 +35,12 @@ import msgspec
 
 from config.schema import Settings
 from models.finding import Decision, Finding
+from models.siblings import Images
 from models.store import Baselines, CorruptSnapshot
 from models.usual import Host
 from pipeline import metrics
+from pipeline.kin import Kin
+from pipeline.nodes import Follow
 from pipeline.sinks.outbox import OutboxError
 from pipeline.topics import OF_NODES, Found, decode_decision, decode_found, encode, partition_of
 from pipeline.usual import Teller, Write
@@ -104,9 +107,9 @@ class Mark(msgspec.Struct, array_like=True):
 class Partition:
     """One partition of the observations: its baselines, and what is not yet kept."""
 
-    def __init__(self, settings: Settings, number: int) -> None:
+    def __init__(self, settings: Settings, number: int, images: Images) -> None:
         self.number = number
-        self.baselines = Baselines(settings)
+        self.baselines = Baselines(settings, images=images)
         self.lock = asyncio.Lock()
         self.runs: dict[str, Run] = {}
         self.applied = -1
@@ -141,6 +144,8 @@ class Stages:
         tell: Write,
         ask: Write,
         reach: Write,
+        lend: Write,
+        kin: Follow | None,
         alone: bool,
     ) -> None:
         self.settings = settings
@@ -151,6 +156,9 @@ class Stages:
         self.alone = alone
         """No other worker: what is for nodes goes to ours directly, and is nowhere else."""
         self.teller = Teller(reach, self._keys, lambda workload: partition_of(workload, settings.partitions))
+        self.images = Images()
+        """What workloads of one image know, of all partitions; and of other workers, by `kin`."""
+        self.kin = Kin(self.images, kin, lend, self._ours)
         self.partitions: dict[int, Partition] = {}
         self.table: dict[bytes, bytes] = {}
         self.answers: dict[str, asyncio.Future[str]] = {}
@@ -190,7 +198,8 @@ class Stages:
         """Restore the baselines of these partitions from the table, as Faust recovered it."""
         self.table = table
         for number in sorted(numbers - set(self.partitions)):
-            self.partitions[number] = await self._restored(number)
+            partition = self.partitions[number] = await self._restored(number)
+            self.kin.owe(self.images.members(set(partition.baselines.names())))
         if self.alone:
             for partition in self.partitions.values():
                 self.teller.take(partition.baselines.all_usual())
@@ -204,9 +213,12 @@ class Stages:
             async with partition.lock:
                 await self.snapshot(partition)
             del self.partitions[number]
-        self.teller.forget(lambda workload: partition_of(workload, self.settings.partitions) in self.partitions)
+        self.teller.forget(self._ours)
         if not self.partitions:
             self.consumed.clear()
+
+    def _ours(self, workload: str) -> bool:
+        return partition_of(workload, self.settings.partitions) in self.partitions
 
     async def close(self) -> None:
         """Keep everything. What comes afterwards is left for the next start."""
@@ -228,7 +240,7 @@ class Stages:
             log.error("the open incidents could not be kept in time; their findings are read again at the next start")
 
     async def _restored(self, number: int) -> Partition:
-        partition = Partition(self.settings, number)
+        partition = Partition(self.settings, number, self.images)
         value = self.table.get(b"m/%d" % number)
         if value is not None:
             try:
@@ -357,11 +369,13 @@ class Stages:
         return run.take(batch.seq)
 
     async def _found(self, batch: Batch, findings: list[Finding], places: dict[str, int]) -> None:
-        """A finding's id counts within its workload: a replay applies a batch to a workload wholly or not at all."""
+        """A finding's id counts within its workload and time: a replay applies a batch to a workload wholly or not at
+        all, but what siblings have learned meanwhile may leave a finding out, and the others keep their ids."""
         writes = []
         for finding in findings:
-            place = places[finding.workload] = places.get(finding.workload, -1) + 1
-            id = f"{batch.boot}/{batch.run}/{batch.partition}/{batch.seq}/{finding.workload}/{place}"
+            at = f"{finding.workload}/{finding.event.time}"
+            place = places[at] = places.get(at, -1) + 1
+            id = f"{batch.boot}/{batch.run}/{batch.partition}/{batch.seq}/{at}/{place}"
             metrics.findings.labels(finding.detector, finding.severity).inc()
             metrics.latency.observe(max(0.0, (time.time_ns() - finding.event.time) / 1e9))
             writes.append((finding.workload.encode(), encode(Found(1, id, batch.host, finding))))
@@ -432,12 +446,9 @@ class Stages:
             return True
         try:
             partition.unkept.update(partition.baselines.dirty())
+            await self._keep_images(partition)
             for workload in sorted(partition.unkept):
                 await self._keep_workload(partition, workload)
-                await asyncio.sleep(0)
-            for image in partition.baselines.images.changed():
-                key = b"i/%d/" % partition.number + image.encode("utf-8", "surrogateescape")
-                await self._keep(partition, key, partition.baselines.snapshot_image(image))
                 await asyncio.sleep(0)
             mark = Mark(offset=partition.applied, runs=partition.runs)
             await self._keep(partition, b"m/%d" % partition.number, msgspec.msgpack.encode(mark))
@@ -470,6 +481,17 @@ class Stages:
         partition.baselines.kept(workload)
         await self._keep(partition, b"w/" + name, partition.baselines.snapshot(workload))
         partition.unkept.discard(workload)
+
+    async def _keep_images(self, partition: Partition) -> None:
+        """Before the workloads: one that is newer than what it lends would not be asked for it again after a crash."""
+        for image, workloads in partition.baselines.images_changed().items():
+            key = b"i/%d/" % partition.number + image.encode("utf-8", "surrogateescape")
+            value = partition.baselines.snapshot_image(image)
+            if value is not None or key in self.table:
+                await self._keep(partition, key, value)
+            self.images.kept(image, workloads)
+            self.kin.owe({image: workloads})
+            await asyncio.sleep(0)
 
     async def _keep(self, partition: Partition, key: bytes, value: bytes | None) -> None:
         await self.keep(key, value, partition.number)
@@ -516,6 +538,7 @@ class Stages:
         value = msgspec.msgpack.encode([*earlier, decision])
 
         async def kept(_: bytes | None, value: bytes | None, __: int) -> None:
+            await self._keep_images(partition)
             await self._keep_workload(partition, decision.workload)
             await self._keep(partition, key, value)
 

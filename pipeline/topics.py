@@ -6,6 +6,7 @@
 | wonted.control | settings.partitions | decision id | msgpack Decision; compacted |
 | | | u/host/workload/slot | msgpack Allowed: what this host's kernel may count |
 | | | m/workload | msgpack Mode: whether it learns |
+| wonted.images | 1 | image@workload | msgpack Lent: what it lends to its siblings; compacted |
 | wonted.findings | 1 | workload | msgpack Found |
 | wonted.alerts | 1 | alert id | the alert as JSON |
 
@@ -24,14 +25,17 @@ import msgspec
 
 from config.schema import Settings
 from models.finding import Decision, Finding
+from models.siblings import VALUES, Share
 from pipeline.transport import Topic
 
 OBSERVATIONS = "wonted.observations"
 CONTROL = "wonted.control"
+IMAGES = "wonted.images"
 FINDINGS = "wonted.findings"
 ALERTS = "wonted.alerts"
 CONTROL_SEGMENT = 4 << 20
-"""Bytes: as much, twice, may wait for compaction in each partition; every worker reads it at its start."""
+"""Bytes: as much, twice, may wait for compaction in each partition; every worker reads it at its start. The same of
+wonted.images."""
 BASELINES = "baselines"
 """The table; its changelog has the observations' partitions."""
 
@@ -40,6 +44,7 @@ def topics(settings: Settings) -> tuple[Topic, ...]:
     return (
         Topic(OBSERVATIONS, settings.partitions),
         Topic(CONTROL, settings.partitions, compact=True, segment=CONTROL_SEGMENT),
+        Topic(IMAGES, 1, compact=True, segment=CONTROL_SEGMENT),
         Topic(FINDINGS, 1),
         Topic(ALERTS, 1),
     )
@@ -55,7 +60,7 @@ class Found(msgspec.Struct, frozen=True):
 
     v: int
     id: str
-    """boot/run/partition/seq/workload/place: the same after a replay, so that it is told once."""
+    """boot/run/partition/seq/workload/time/place: the same after a replay, so that it is told once."""
     host: str
     finding: Finding
 
@@ -80,6 +85,23 @@ class Mode(msgspec.Struct, array_like=True, frozen=True):
     learning: bool
 
 
+class Lent(msgspec.Struct, array_like=True, frozen=True):
+    """What one workload of an image lends to the others; the latest message is all of it."""
+
+    v: int
+    image: str
+    """Its repository."""
+    workload: str
+    observed_s: int
+    last_ns: int
+    values: bytes
+    """Marks, u64 each; at most models.siblings.VALUES."""
+    categories: dict[str, tuple[int, int]]
+
+    def share(self) -> Share:
+        return Share(self.observed_s, self.last_ns, unpack_keys(self.values), self.categories)
+
+
 SLOTS = 16
 """Records per allow-set: the whole, and changes."""
 OF_NODES = (b"u/", b"m/")
@@ -87,6 +109,7 @@ OF_NODES = (b"u/", b"m/")
 
 _allowed = msgspec.msgpack.Decoder(Allowed)
 _mode = msgspec.msgpack.Decoder(Mode)
+_lent = msgspec.msgpack.Decoder(Lent)
 _found = msgspec.msgpack.Decoder(Found)
 _decision = msgspec.msgpack.Decoder(Decision)
 
@@ -100,7 +123,24 @@ def mode_key(workload: str) -> bytes:
     return b"m/" + workload.encode("utf-8", "surrogateescape")
 
 
-def encode(message: Found | Decision | Allowed | Mode) -> bytes:
+def lent_key(image: str, workload: str) -> bytes:
+    """A repository has no "@"."""
+    return f"{image}@{workload}".encode("utf-8", "surrogateescape")
+
+
+def lender_of(key: bytes) -> tuple[str, str]:
+    """Image and workload."""
+    image, at, workload = key.decode("utf-8", "surrogateescape").partition("@")
+    if not at:
+        raise ValueError(f"not image@workload: {key!r}")
+    return image, workload
+
+
+def lent(image: str, workload: str, share: Share) -> Lent:
+    return Lent(1, image, workload, share.observed_s, share.last_ns, pack_keys(share.values), share.categories)
+
+
+def encode(message: Found | Decision | Allowed | Mode | Lent) -> bytes:
     return msgspec.msgpack.encode(message)
 
 
@@ -129,6 +169,17 @@ def decode_mode(data: bytes) -> Mode:
     if mode.v != 1:
         raise ValueError(f"a mode of version {mode.v}; this is version 1")
     return mode
+
+
+def decode_lent(data: bytes) -> Lent:
+    lent = _lent.decode(data)
+    if lent.v != 1:
+        raise ValueError(f"a share of version {lent.v}; this is version 1")
+    if len(lent.values) % 8 or len(lent.values) > 8 * VALUES or len(lent.categories) > VALUES:
+        raise ValueError(f"a share of {len(lent.values)} bytes of values and {len(lent.categories)} categories")
+    if lent.observed_s < 0 or lent.last_ns < 0 or any(min(entry) < 0 for entry in lent.categories.values()):
+        raise ValueError("a share of less than no time")
+    return lent
 
 
 def pack_keys(keys: Collection[int]) -> bytes:

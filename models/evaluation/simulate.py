@@ -182,7 +182,7 @@ def _family(kind: type[Life], image: int, siblings: int, learn: int) -> dict[str
         for number, bundle in enumerate(life.live(0, learn * DAY)):
             flush = batch(number, life.scene.workload, bundle, START + ((number + 1) * STEP - 50) * SECOND)
             baselines.apply(flush, (seed, number))
-    return {name: baselines.snapshot_image(name) for name in baselines.images.names()}
+    return {name: state for name in baselines.images.names() if (state := baselines.snapshot_image(name)) is not None}
 
 
 def _row(kind: str, setting: Setting, number: int, outcomes: Sequence[Outcome], enforce: int) -> Row:

@@ -74,6 +74,9 @@ def outline(found: dict[str, Any]) -> None:
         shown.pop("eta range s", None)
     if "not_seen" in found:
         shown["not seen"] = ", ".join(found["not_seen"]) or "-"
+    if "siblings" in found:
+        lenders = [f"{name} ({values} values)" for name, values in found["siblings"].items()]
+        shown["siblings"] = ", ".join(lenders) or "-"
     facts(shown.items())
     kinds = found.get("kinds") or {}
     rows = [

@@ -1,4 +1,5 @@
-"""Several workers of one group: what one of them judges is told to the node that is connected to another."""
+"""Several workers of one group: what one of them judges is told to the node that is connected to another, and what its
+workloads know to their siblings there."""
 
 import shutil
 import tempfile
@@ -12,13 +13,18 @@ import pytest
 from pipeline.topics import partition_of
 from probes.link import Link
 from tests.kafka.broker import Broker, Missing
-from tests.pipeline.worker import PARTITIONS, Worker, until
+from tests.pipeline.siblings import OTHER, TOOL, at, learned, told, usual
+from tests.pipeline.worker import PARTITIONS, Agent, Worker, until
 from tests.probes.test_usual import FakeKernel
 from tests.probes.world import World
 
 PATIENCE = 60.0
 CONTAINER = "a" * 64
-SETTINGS: dict[str, Any] = {"snapshot": "300ms", "learn": {"max": "1h"}}
+SETTINGS: dict[str, Any] = {
+    "snapshot": "300ms",
+    "learn": {"max": "1h"},
+    "workloads": {"kin*": {"learn": {"max": "60s"}}},
+}
 
 
 class Group:
@@ -29,10 +35,7 @@ class Group:
         self.far = Worker(self._made(folder / "far"), broker=broker.url, **SETTINGS)
         until(lambda: self.partitions(self.near) and self.partitions(self.far), PATIENCE)
         until(lambda: len(self.partitions(self.near)) + len(self.partitions(self.far)) == PARTITIONS, PATIENCE)
-        theirs = self.partitions(self.far)
-        self.workload = next(
-            name for name in map("web{}".format, range(100)) if partition_of(name, PARTITIONS) in theirs
-        )
+        self.workload = self.names(self.far, "web")[0]
 
     @staticmethod
     def _made(folder: Path) -> Path:
@@ -42,6 +45,12 @@ class Group:
     @staticmethod
     def partitions(worker: Worker) -> set[int]:
         return {int(number) for number in worker.status()["lag"]}
+
+    def names(self, worker: Worker, begin: str) -> list[str]:
+        """Names of workloads that this worker judges."""
+        theirs = self.partitions(worker)
+        names = [f"{begin}{number}" for number in range(100)]
+        return [name for name in names if partition_of(name, PARTITIONS) in theirs]
 
     def row(self, worker: Worker) -> dict[str, Any]:
         with worker.client() as client:
@@ -144,3 +153,43 @@ def test_what_another_worker_finds_usual_reaches_the_agent_and_leaves_it(group: 
     assert {7} == node.kernel.keys
     assert before + 5 == group.row(group.near)["events"]
     assert took < 2.0, "much less where the machine is not busy"
+
+
+def siblings(worker: Worker, workload: str) -> dict[str, int]:
+    with worker.client() as client:
+        found: dict[str, int] = client.call("workload", workload=workload)["siblings"]
+    return found
+
+
+def test_what_workloads_of_an_image_know_reaches_their_siblings_at_another_worker(group: Group) -> None:
+    """And is still known when the worker that judged them is gone: whoever takes them over has it from the table."""
+    (first, second), (third, fourth) = group.names(group.far, "kin")[:2], group.names(group.near, "kin")[:2]
+    agent = Agent(group.near.data)
+    for workload in (first, second):
+        learned(agent, workload, TOOL)
+    until(lambda: all(usual(group.far, workload) for workload in (first, second)), PATIENCE)
+    lent = siblings(group.far, first) | siblings(group.far, second)
+    learned(agent, third)
+    until(lambda: usual(group.near, third), PATIENCE)
+
+    def arrived() -> bool:
+        """What is kept is told, and it is kept as batches come."""
+        for workload in (first, second):
+            agent.send(workload, [])
+        return lent.items() <= siblings(group.near, third).items()
+
+    until(arrived, PATIENCE)
+    agent.send(third, [at(third, 80, TOOL), at(third, 81, OTHER)])
+    until(lambda: (third, OTHER) in told(group.near) | told(group.far), PATIENCE)
+    before = told(group.near) | told(group.far)
+    group.far.kill()
+    until(lambda: len(group.partitions(group.near)) == PARTITIONS, PATIENCE)
+    until(lambda: all(usual(group.near, workload) for workload in (first, second)), PATIENCE)
+    learned(agent, fourth)
+    agent.send(fourth, [at(fourth, 80, TOOL), at(fourth, 81, OTHER)])
+    until(lambda: (fourth, OTHER) in told(group.near), PATIENCE)
+
+    assert {first, second} == set(lent) and all(lent.values())
+    assert {(third, OTHER)} == before
+    assert (fourth, TOOL) not in told(group.near)
+    assert lent.items() <= siblings(group.near, fourth).items()

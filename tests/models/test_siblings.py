@@ -3,7 +3,9 @@
 import pytest
 
 from config.schema import Settings
-from models.siblings import MEMBERS, VALUES, Image, mark
+from models.counts import WEEK
+from models.finding import Decision
+from models.siblings import AGED_S, IMAGES, MEMBERS, VALUES, Image, Images, Share, mark
 from models.store import Baselines, CorruptSnapshot
 from probes.event import Container, Event
 from tests.models.world import Feed, World, proc
@@ -80,29 +82,121 @@ def test_the_state_is_bounded_whoever_learns_whatever():
     assert len(image.members) == MEMBERS and len(image.values) <= VALUES and len(image.categories) <= VALUES
 
 
-def test_merging_the_tables_of_two_workers_knows_what_either_knew():
-    left, right = Image(), Image()
-    left.learned("a", 7, "exec 2 plain", 10)
-    right.learned("b", 7, "exec 2 plain", 10)
-    right.learned("b", 8, "file read data way", 20)
+def test_a_share_that_is_taken_in_lends_what_its_owner_lends_and_counts_once_however_often_it_is_said():
+    here, there = Image(), Image()
+    here.learned("a", 7, "exec 2 plain", 10)
+    there.watched("b", 3 * WEEK, 1)
+    there.learned("b", 7, "exec 2 plain", 10)
+    there.learned("b", 8, "file read data way", 20 * 86_400)
 
-    left.merge(right)
-    left.merge(right)
+    for _ in range(2):
+        here.take("b", there.share("b"))
 
-    assert (2, 1) == (left.others("c", 7), left.others("c", 8))
+    assert (2, 1) == (here.others("c", 7), here.others("c", 8))
+    assert there.lent("a", "file read data way") == here.lent("a", "file read data way") == (1.5, 0.5, 0.5)
+    assert there.share("b") == here.share("b")
+
+
+def test_what_is_no_longer_lent_elsewhere_is_forgotten_here():
+    """A person's word reaches the others; so does a workload's end."""
+    here, there = Image(), Image()
+    for value in (7, 8):
+        there.learned("b", value, f"exec {value} plain", 10)
+    here.take("b", there.share("b"))
+    there.forgot("b", 7)
+
+    here.take("b", there.share("b"))
+    forgotten = here.others("c", 7), here.others("c", 8)
+    here.take("b", None)
+
+    assert (0, 1) == forgotten
+    assert (0, None, {}) == (here.others("c", 8), here.share("b"), here.members)
+
+
+def test_shares_from_elsewhere_are_bounded_like_one_s_own():
+    image = Image()
+    for i in range(40):
+        values = tuple(range(i * VALUES, (i + 1) * VALUES))
+        image.take(f"w{i}", Share(10**12, 1, values, {f"category {n}": (10**6, 10**9) for n in values}))
+
+    assert MEMBERS == len(image.members)
+    assert len(image.values) <= VALUES and len(image.categories) <= VALUES
+    assert 0.5 * 6 * MEMBERS == image.lent("new", "none")[0], "nobody's time counts for more than six weeks, by half"
+
+
+def test_what_is_to_be_kept_is_what_changed_of_one_s_own():
+    images = Images()
+    images.of("shop/web:1").learned("mine", 7, "exec 2 plain", 10)
+    images.of("shop/web:1").learned("other", 7, "exec 2 plain", 10)
+    images.take("shop/till", "other", images.share("shop/web", "other"))
+    images.of("shop/till:1").watched("mine", 60, 1)
+
+    first = images.changed({"mine"})
+    images.kept("shop/web", ["mine"])
+    quiet = images.changed({"mine"})
+    images.of("shop/till:1").watched("mine", AGED_S + 60, 1)
+
+    assert ({"shop/web": ["mine"]}, {}, {"shop/till": ["mine"]}) == (first, quiet, images.changed({"mine"}))
+    assert {"shop/web": ["mine"], "shop/till": ["mine"]} == images.members({"mine"})
+
+
+def test_an_image_that_makes_room_is_kept_as_nothing():
+    images = Images()
+    images.of("old").learned("mine", 7, "exec 2 plain", 10)
+    images.kept("old", ["mine"])
+    for number in range(IMAGES):
+        images.of(f"new-{number}")
+
+    assert ({"old": ["mine"]}, None, None) == (
+        images.changed({"mine"}), images.dump("old", {"mine"}), images.share("old", "mine"),
+    )  # fmt: skip
+    images.kept("old", ["mine"])
+    assert {} == images.changed({"mine"})
 
 
 def test_what_an_image_s_workloads_know_survives_a_snapshot_and_a_torn_one_is_refused():
-    feed = Feed(max="60s")
-    world = of("shop/a")
-    learned(feed, world, world.at(1).ran(TOOL, by=APP))
-    (name,) = feed.baselines.images.changed()
-    data = feed.baselines.snapshot_image(name)
+    """Of each store its own workloads; loaded in any order, the table is whole."""
+    images = Images()
+    feeds = [Feed(max="60s"), Feed(max="60s")]
+    for feed, name in zip(feeds, ("shop/a", "shop/b"), strict=True):
+        feed.baselines.images = images
+        world = of(name)
+        learned(feed, world, world.at(1).ran(TOOL, by=APP))
+    (changed,) = feeds[0].baselines.images_changed().items()
+    states = [feed.baselines.snapshot_image("shop/web") for feed in feeds]
+    data = states[0]
+    assert data is not None and states[1] is not None
 
     fresh = Baselines(Settings())
+    names = [fresh.restore_image(state) for state in reversed(states) if state is not None]
 
-    assert ("shop/web", []) == (fresh.restore_image(data), feed.baselines.images.changed())
-    assert feed.baselines.images.of(name).dump() == fresh.images.of(name).dump()
+    assert (("shop/web", ["shop/a"]), ["shop/web"] * 2) == (changed, names)
+    assert {} == fresh.images_changed()
+    for name in ("shop/a", "shop/b"):
+        share = images.share("shop/web", name)
+        assert share is not None and share.values
+        back = fresh.images.share("shop/web", name)
+        assert back is not None and {*share.values} == {*back.values}
+        assert share.categories == back.categories and share[:2] == back[:2]
     for torn in (data[:-1], data[:10] + b"x" + data[11:], b""):
         with pytest.raises(CorruptSnapshot):
             fresh.restore_image(torn)
+
+
+def test_a_person_s_word_after_a_restart_is_not_lent_either():
+    """Before the workload did anything again."""
+    feed = Feed(max="60s")
+    world = of("shop/a")
+    learned(feed, world, world.at(1).ran(TOOL, by=APP))
+    fresh = Baselines(feed.baselines.settings)
+    fresh.restore(feed.baselines.snapshot("shop/a"))
+    state = feed.baselines.snapshot_image("shop/web")
+    assert state is not None
+    fresh.restore_image(state)
+    value = f"exec {APP.exe} -> {TOOL}"
+    before = fresh.images.of("shop/web").others("shop/b", mark(value))
+
+    fresh.decide(Decision("d", world.time, "forget", "shop/a", value, "ana", "never"))
+
+    assert (1, 0) == (before, fresh.images.of("shop/web").others("shop/b", mark(value)))
+    assert {"shop/web": ["shop/a"]} == fresh.images_changed()

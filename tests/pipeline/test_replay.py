@@ -71,7 +71,7 @@ class Life:
         told = Told()
         self.stages = Stages(
             SETTINGS, data, told, told, keep=self.keep, find=self.find, tell=self.nothing, ask=self.nothing,
-            reach=self.nothing, alone=True,
+            reach=self.nothing, lend=self.nothing, kin=None, alone=True,
         )  # fmt: skip
 
     async def keep(self, key: bytes | None, value: bytes | None, _: int) -> None:
@@ -113,9 +113,16 @@ class Life:
         return await self.stages.snapshot(self.stages.partitions[0])
 
     def known(self) -> dict[str, Any]:
-        """What the baselines hold, in the words of `baseline show`."""
+        """What the baselines hold, in the words of `baseline show`, and what they lend to each other."""
         baselines = self.stages.partitions[0].baselines
-        return {name: (baselines.summary(name), baselines.describe(name)) for name in baselines.names()}
+        held = {name: (baselines.summary(name), baselines.describe(name)) for name in baselines.names()}
+        return {**held, "shop:1": {name: self.lent(name) for name in baselines.names()}}
+
+    def lent(self, workload: str) -> Any:
+        """Without its time, of which less than six hours may be unkept."""
+        share = self.stages.images.share("shop", workload)
+        assert share is not None
+        return sorted(share.values), share.categories
 
 
 def course() -> list[bytes]:
