@@ -159,17 +159,22 @@ def opened(b: "Baseline", event: Event, view: View, depth: int, weight: Weight) 
     if release is None or weight.odds < HARMLESS or weight.severity not in ("low", "medium"):
         return None
     tokens = view.tokens
-    if tokens[1] not in b.programs or view.sort not in SORTS or event.result < 0:
+    if tokens[1] not in b.programs or event.result < 0 or not plain(view, depth):
         return None
-    if tokens[0] == "exec":
-        return release if view.sort == "plain" and depth >= 3 else None
-    if (
-        programs.tool(tokens[1]) not in (None, "interpreter")
-        or programs.is_viewer(tokens[1])
-        or programs.is_copier(tokens[1])
-    ):
-        return None  # what somebody uses who looks around
-    return release if tokens[0] == "file" and depth >= 3 and tokens[2] in (*READS, *WRITES) else None
+    return release if tokens[0] == "exec" or (tokens[0] == "file" and not looks_around(tokens[1])) else None
+
+
+def plain(view: View, depth: int) -> bool:
+    """A known pair of programs with other arguments; reads and writes among data, of who does so elsewhere."""
+    if view.tokens[0] == "exec":
+        return view.sort == "plain" and depth >= 3
+    return view.sort in SORTS and depth >= 3 and view.tokens[2] in (*READS, *WRITES)
+
+
+def looks_around(program: str) -> bool:
+    """Is it what somebody uses who looks around?"""
+    tool = programs.tool(program)
+    return tool not in (None, "interpreter") or programs.is_viewer(program) or programs.is_copier(program)
 
 
 def supported(release: Release, value: str, container: Container | None) -> bool:
