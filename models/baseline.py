@@ -853,6 +853,8 @@ class Baseline(base.AnomalyDetector):
             snooze.last = self.now
             evidence["snoozed"] = {"id": snooze.id, "by": snooze.author, "until": decisions.stamp(snooze.until or 0)}
             why = f"{why} Snoozed by {snooze.author or 'somebody'} until {decisions.stamp(snooze.until or 0)[:16]}Z."
+        if (release := releases.brought(self, event, value)) is not None:
+            evidence["release"] = release
         return Finding(
             event=event,
             workload=self.name,
