@@ -77,6 +77,9 @@ class Learn(Section):
     until: Moment | None = None
     """Learn until this moment ("2026-12-01T08:00:00+01:00"), neither less nor more: `min` and `max` do not count then.
     For a migration or a rehearsal whose end is known. None, or in the past when learning begins: as if not set."""
+    drift: Duration = 86_400.0
+    """How long one kind of event of one workload learns again, after it has brought far more news for an hour than its
+    learning predicted; people are told once. Only what is harmless by its sort is learned. 0: never."""
 
 
 class Kind(Section):
@@ -117,6 +120,7 @@ class LearnOverride(Section):
     evidence: Duration | None = None
     hours: Annotated[int, Field(ge=0, le=24)] | None = None
     until: Moment | None = None
+    drift: Duration | None = None
 
 
 class ModelsOverride(Section):

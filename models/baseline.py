@@ -10,7 +10,7 @@ from river import base
 
 from config.schema import Allow, Models
 from models import budget as budgets
-from models import danger, decisions, explain, host, novelty, paths, programs, releases, siblings, support
+from models import danger, decisions, drift, explain, host, novelty, paths, programs, releases, siblings, support
 from models.budget import NOTHING_LENT, Activity, AlertBudget, Lent
 from models.counts import DAY, Categories
 from models.departure import actor_of, category_of, place_of, program_of, spawned
@@ -130,6 +130,7 @@ class Baseline(base.AnomalyDetector):
         self.unlearned: dict[str, list[Any]] = {}
         self.decisions = decisions.Decisions()
         self.releases = releases.Releases()
+        self.drift = drift.Drift()
         self.answers: dict[str, list[int]] = {"false": [], "true": []}
         """What people said of alerts -> when, seconds since the workload's first event."""
         self.applied: dict[int, int] = {}
@@ -251,6 +252,10 @@ class Baseline(base.AnomalyDetector):
         expected, weight, place = self._expected(view, nodes, depth, event)
         if text in self.unlearned:
             expected = 0.0
+        elif drift.harmless(self, event, view, depth, weight) and (drifted := self._drifted(event, view, expected)):
+            self.quarantine.pop(novelty.value(view.tokens), None)
+            self._learn(view, nodes, depth, event)
+            return drifted[0]
         if expected <= self.budgets.of(kind):
             release = releases.opened(self, event, view, depth, weight) if text not in self.unlearned else None
             if release is not None and releases.supported(release, novelty.value(view.tokens), event.container):
@@ -282,6 +287,10 @@ class Baseline(base.AnomalyDetector):
             expected, weight, place = self._expected(view, nodes, depth, event)
             return (self._tell(event, view, 0.0 if text in self.unlearned else expected, weight, place, depth),)
         return None
+
+    def _drifted(self, event: Event, view: View, expected: float) -> tuple[Finding | None] | None:
+        """What the gate of its kind says; None: nothing."""
+        return drift.verdict(self, event, event.kind, novelty.value(view.tokens), expected, self.categories)
 
     @property
     def crowded(self) -> bool:
@@ -856,6 +865,8 @@ class Baseline(base.AnomalyDetector):
             snooze.last = self.now
             evidence["snoozed"] = {"id": snooze.id, "by": snooze.author, "until": decisions.stamp(snooze.until or 0)}
             why = f"{why} Snoozed by {snooze.author or 'somebody'} until {decisions.stamp(snooze.until or 0)[:16]}Z."
+        if (release := releases.brought(self, event, value)) is not None:
+            evidence["release"] = release
         return Finding(
             event=event,
             workload=self.name,
@@ -1098,6 +1109,7 @@ class Baseline(base.AnomalyDetector):
             "decisions": self.decisions.dump(),
             "answers": self.answers,
             "releases": self.releases.dump(),
+            "drift": self.drift.dump(),
             "applied": self.applied,
             "counts": self.counts,
             "containers": self.containers,
@@ -1144,6 +1156,7 @@ class Baseline(base.AnomalyDetector):
             self.decisions.adopt(self.accepted, self.unlearned)
         if "releases" in s:
             self.releases.load(s["releases"])
+        self.drift.load(s.get("drift", {}))
         self.answers = {"false": [], "true": [], **s.get("answers", {})}
         self.applied, self.counts, self.containers = s["applied"], s["counts"], s["containers"]
         self.lost, self.suppressed, self.limits, self.host = s["lost"], s["suppressed"], s["limits"], s["host"]
@@ -1191,6 +1204,7 @@ class Baseline(base.AnomalyDetector):
             "in_kernel": len(self.usual),
             "surprises_per_week": round(surprises, 3),
             "rates_relearned_until": None if (until := self.rates.relearning) is None else _stamp(until * 60 * NS),
+            "kinds_relearned_until": drift.until(self),
             "budget": self.budgets.total,
             "false_per_week": round(self.alerts.realised(self.now, self._enforced_s()), 3),
             **decisions.status(self),
@@ -1238,6 +1252,7 @@ class Baseline(base.AnomalyDetector):
             "review": support.shown(self.review(), self.stamp),
             "decisions": decisions.rows(self),
             "releases": releases.rows(self),
+            "drift": drift.rows(self),
             "rates": self.rates.describe(),
             "rate_levels_relearned": self.rates.reopened,
             "quarantine": [

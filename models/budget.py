@@ -75,9 +75,11 @@ class Told:
     """What was told: distinct values per place and ten minutes, and alerts in the last weeks. What a person confirmed
     is taken out (models/decisions.py): it was no false alert. What was accepted was one, and stays in."""
 
-    __slots__ = ("alerts", "places", "values")
+    __slots__ = ("alerts", "drifted", "places", "values")
 
     def __init__(self) -> None:
+        self.drifted: list[int] = []
+        """Those of `alerts` that led to a drift (models/drift.py): they make no other kind's alerts rarer."""
         self.places: dict[str, list[int]] = {}
         self.alerts: list[int] = []
         """Windows of TOLD_WINDOW seconds in which something was told for the first time, or again as news."""
@@ -104,6 +106,18 @@ class Told:
         if len(self.places) > 256:
             del self.places[next(iter(self.places))]
 
+    def drift(self, kind: str, since: int, now: int) -> None:
+        """What was told of this kind alone from `since` until the window of now was one change."""
+        first, last = since // TOLD_WINDOW, now // TOLD_WINDOW
+        others = {window for value, window in self.values.items() if value.partition(" ")[0] != kind}
+        self.drifted += [window for window in self.alerts if first <= window < last and window not in others]
+        del self.drifted[:-64]
+
+    def spent(self, now: int) -> int:
+        """Alerts in the weeks over which the budget is spent, without those that were one drift."""
+        first, last, drifted = (now - SPENT_S) // TOLD_WINDOW, now // TOLD_WINDOW, set(self.drifted)
+        return sum(1 for window in self.alerts if first <= window <= last and window not in drifted)
+
     def repeats(self, value: str, now: int) -> bool:
         """Told before, and not news again: a person who has not answered is reminded after four weeks."""
         before = self.values.get(value)
@@ -121,10 +135,11 @@ class Told:
         return sum(1 for w in self.alerts if first <= w < last)
 
     def dump(self) -> list[Any]:
-        return [self.places, self.alerts, self.values]
+        return [self.places, self.alerts, self.values, self.drifted]
 
     def load(self, row: list[Any]) -> None:
         self.places, self.alerts, self.values = {k: list(v) for k, v in row[0].items()}, list(row[1]), dict(row[2])
+        self.drifted = list(row[3]) if len(row) > 3 else []
 
 
 class AlertBudget:
@@ -169,7 +184,7 @@ class AlertBudget:
             return factor
         if forced:
             return float(factor * 2.0 ** min(20.0, max(0.0, told.within(WEEK, now) - FREE_FORCED) / 2))
-        over = told.within(SPENT_S, now) + 1 - max(1.0, self.budgets.total * SPENT_S / WEEK)
+        over = told.spent(now) + 1 - max(1.0, self.budgets.total * SPENT_S / WEEK)
         return float(factor * 4.0 ** min(10.0, max(0.0, over)) * self.fleet)
 
     def realised(self, now: int, since: float) -> float:

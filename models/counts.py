@@ -96,6 +96,25 @@ class Categories:
         rates = (_rate(other, weight, kept, now) for other in self.counts.values() if other[2])
         return expected + sum(rate for rate in rates if rate <= mine)
 
+    def of_kind(self, kind: str, observed_s: float, now: int) -> float:
+        """Windows per week in which something new of this kind is to be expected: at most the sum over its
+        categories, and what is taken for granted.
+
+        >>> seen = Categories()
+        >>> for t in range(0, 14 * DAY, DAY): seen.add("file read data name", t)
+        >>> seen.of_kind("file", 14 * DAY, 14 * DAY) > 5, seen.of_kind("exec", 14 * DAY, 14 * DAY)
+        (True, 0.25)
+        """
+        kept = _kept(observed_s)
+        weight = max(1.0, HALF_LIFE_S / 0.6931 * (1 - 0.5 ** (observed_s / HALF_LIFE_S)))
+        since = now - kept / 2
+        expected = THETA * WEEK / kept
+        for category, entry in self.counts.items():
+            if category.startswith(f"{kind} "):
+                once = WEEK / (kept / 2) if entry[1] > since else 0.0
+                expected += _rate(entry, weight, kept, now) if entry[2] else once
+        return expected
+
     def dump(self) -> list[Any]:
         return [self.counts, self.faded]
 

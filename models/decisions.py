@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from models import novelty, scopes, siblings
-from models.budget import Told
+from models import drift, novelty, scopes, siblings
+from models.budget import TOLD_WINDOW, Told
 from models.finding import Decision
 from models.learning import NS
 from models.tree import SPECIAL, Node
@@ -206,7 +206,7 @@ def _value(b: "Baseline", entry: Entry) -> str:
     if not entry.value:
         raise ValueError(f"{entry.action} needs a value; see `wonted baseline show {b.name}`")
     kind = entry.value.partition(" ")[0]
-    if kind not in novelty.KINDS and kind not in ("danger", "rate", "sequence"):
+    if kind not in novelty.KINDS and kind not in ("danger", "rate", "sequence", "drift"):
         raise ValueError(unknown(entry.value, b.quarantine))
     return kind
 
@@ -286,6 +286,7 @@ def _forget(b: "Baseline", entry: Entry, decision: Decision) -> str:
     if not entry.value:
         raise ValueError(f"forget needs a value; see `wonted baseline show {b.name}`")
     was = b.decisions.on(entry.value) is not None or entry.value in b.accepted or entry.value in b.quarantine
+    was = was or (entry.value.startswith("drift ") and drift.taken_in(b, entry.value[6:]) is not None)
     if entry.value.startswith("sequence "):
         entry.before["called"] = b.calls.forget(entry.value)
         was = was or entry.before["called"]
@@ -423,6 +424,15 @@ def _supersede(b: "Baseline", entry: Entry) -> None:
 
 
 def _leaves(b: "Baseline", value: str) -> list[tuple[tuple[str, ...], Node]]:
+    """What the value stands for; of a drift: what that kind has learned since, but for what people accepted."""
+    if value.startswith("drift "):
+        kind = value.removeprefix("drift ")
+        since = drift.taken_in(b, kind)
+        return [
+            (tokens, node) for tokens, node in b.tree.leaves()
+            if since is not None and tokens[0] == kind and node.born >= since - TOLD_WINDOW
+            and novelty.value(tokens) not in b.accepted
+        ]  # fmt: skip
     return [(tokens, node) for tokens, node in b.tree.leaves() if novelty.value(tokens) == value]
 
 
@@ -430,6 +440,8 @@ def _unlearn(b: "Baseline", entry: Entry) -> None:
     """Out of the tree, with what is needed to put it back."""
     b.accepted.pop(entry.value, None)
     hits = _leaves(b, entry.value)
+    if entry.value.startswith("drift "):
+        drift.close(b, entry.value.removeprefix("drift "))
     entry.before["leaves"] = [[list(t), [n.n, n.born, n.last, int(n.many)]] for t, n in hits]
     if entry.tokens is None:
         entry.tokens = list(hits[0][0]) if hits else _tokens(b, entry.value)

@@ -13,7 +13,8 @@ quiet_s    seconds since something new came at that place; null: nothing ever di
 near       at most three known names at that place: {"value", "count", "last_s"}, the nearest first.
 nearest    the nearest normal in words, as the weigher of its kind puts it.
 told       how often it was told before, and not learned.
-release    where a new image came within the hour before: {"image", "digest", "after_s"}.
+release    where a new image came within the hour before, in alerts of every detector: {"image", "digest", "name",
+           "after_s", "added": how many values it brought, "kinds": how many of each, "values": some of them}.
 """
 
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -94,7 +95,7 @@ def sentence(
     elif quiet is not None:
         parts.append(f"nothing new there in {duration(quiet)}" if quiet >= 60 else "new things come there now")
     release = releases.ago(b, event)
-    end = [release[0]] if release is not None else []
+    end = [release] if release is not None else []
     if expected > 0:
         end.append(f"expected {expected:.2g} per week")
     kin = _cut(weight.near, 2 * NAME)
@@ -110,8 +111,6 @@ def sentence(
         "nearest": _cut(weight.near, 4 * NAME),
         "told": told,
     }
-    if release is not None:
-        data["release"] = release[1]
     return text, data
 
 

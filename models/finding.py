@@ -15,7 +15,7 @@ class Finding(msgspec.Struct, frozen=True):
     kind: str
     """exec, file, connect, accept, listen, dns, privilege, sequence, rate, danger or sensor."""
     detector: str
-    """novelty, sequences, rates, danger or sensor."""
+    """novelty, sequences, rates, drift, danger or sensor."""
     rule: str | None
     """Name of the danger rule, as used in `danger.allow`; None for learned deviations."""
     severity: str

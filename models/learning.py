@@ -13,12 +13,22 @@ WEIGHTY = 0.25
 class Rule:
     """What ends learning for one workload: config.schema.Learn after the overrides."""
 
-    __slots__ = ("evidence", "hours", "max", "min", "until")
+    __slots__ = ("drift", "evidence", "hours", "max", "min", "until")
 
-    def __init__(self, min: float, max: float | None, evidence: float, hours: int, until: int | None = None) -> None:
+    def __init__(
+        self,
+        min: float,
+        max: float | None,
+        evidence: float,
+        hours: int,
+        until: int | None = None,
+        drift: float = DAY,
+    ) -> None:
         self.min, self.max, self.evidence, self.hours = min, max, evidence, hours
         self.until = until
         """Nanoseconds since the epoch."""
+        self.drift = drift
+        """How long one kind learns again (models/drift.py); 0: never."""
 
     def ending(self, start_ns: int, blind: float) -> "Rule":
         """The same as seen by a workload whose learning began at `start_ns` and was blind for so many seconds: `until`
@@ -26,7 +36,7 @@ class Rule:
         if self.until is None or self.until <= start_ns:
             return self
         span = (self.until - start_ns) / NS
-        return Rule(max(0.0, span - blind), span, self.evidence, self.hours)
+        return Rule(max(0.0, span - blind), span, self.evidence, self.hours, drift=self.drift)
 
 
 def duration(seconds: float) -> str:

@@ -23,6 +23,8 @@ KNOWN = 128
 """Digests remembered: a known one opens nothing."""
 VALUES = 32
 """New values named per release; the rest are counted."""
+NAMED, LONGEST = 5, 200
+"""Of these in an alert, and characters of each."""
 SHOWN_S = 3600
 """What is new this long after a release is shown with it."""
 OPEN_S = 900
@@ -35,12 +37,14 @@ READS, WRITES = ("read", "list"), ("write", "name", "times", "rights")
 class Release:
     """One image of a workload."""
 
-    __slots__ = ("count", "digest", "first", "image", "support", "values")
+    __slots__ = ("count", "digest", "first", "image", "kinds", "support", "values")
 
     def __init__(self, image: str | None, digest: str | None, first: int) -> None:
         self.image, self.digest, self.first = image, digest, first
         """`first`: second in which it was first seen."""
         self.count = 0
+        self.kinds: dict[str, int] = {}
+        """How many of each kind it brought."""
         self.values: list[str] = []
         self.support: dict[str, str] = {}
         """value -> container that did it"""
@@ -58,16 +62,20 @@ class Release:
         if value in self.values:
             return
         self.count += 1
+        kind = value.partition(" ")[0]
+        self.kinds[kind] = self.kinds.get(kind, 0) + 1
         if len(self.values) < VALUES:
             self.values.append(value)
 
     def dump(self) -> list[Any]:
-        return [self.image, self.digest, self.first, self.count, self.values, self.support]
+        return [self.image, self.digest, self.first, self.count, self.values, self.support, self.kinds]
 
     @classmethod
     def load(cls, row: list[Any]) -> "Release":
         made = cls(*row[:3])
         made.count, made.values, made.support = row[3], list(row[4]), dict(row[5])
+        kinds = [value.partition(" ")[0] for value in made.values]
+        made.kinds = dict(row[6]) if len(row) > 6 else {kind: kinds.count(kind) for kind in kinds}
         return made
 
 
@@ -139,15 +147,40 @@ def _key(container: Container) -> str | None:
     return digest_of(container) or container.image
 
 
-def ago(b: "Baseline", event: Event) -> tuple[str, dict[str, Any]] | None:
-    """For a sentence: how long before this a new image came; and as data."""
+def recent(b: "Baseline", event: Event) -> Release | None:
+    """The release that this came soon after; of what no container did (a rate), the workload's latest."""
     second = b.seconds(event.time)
-    release = b.releases.fresh(event.container, second, SHOWN_S)
+    if event.container is None and b.releases.changes and b.releases.rows:
+        latest = b.releases.rows[-1]
+        return latest if 0 <= second - latest.first < SHOWN_S else None
+    return b.releases.fresh(event.container, second, SHOWN_S)
+
+
+def ago(b: "Baseline", event: Event) -> str | None:
+    """For a sentence: how long before this a new image came."""
+    release = recent(b, event)
     if release is None:
         return None
-    after = second - release.first
-    data = {"image": release.image, "digest": release.digest, "after_s": after}
-    return f"{duration(after)} after image {release.name[-40:]} was first seen", data
+    return f"{duration(b.seconds(event.time) - release.first)} after image {release.name[-40:]} was first seen"
+
+
+def brought(b: "Baseline", event: Event, value: str) -> dict[str, Any] | None:
+    """For an alert on `value`: the release before it and what that brought so far, as data. None: there was none.
+    What was told and not learned is named first."""
+    release = recent(b, event)
+    if release is None:
+        return None
+    others = [other for other in release.values if other != value]
+    named = sorted(others, key=lambda other: (other not in b.quarantine, release.kinds.get(other.partition(" ")[0], 0)))
+    return {
+        "image": release.image,
+        "digest": release.digest,
+        "name": release.name[-40:],
+        "after_s": b.seconds(event.time) - release.first,
+        "added": release.count,
+        "kinds": dict(sorted(release.kinds.items(), key=lambda item: (-item[1], item[0]))),
+        "values": [other if len(other) <= LONGEST else f"{other[: LONGEST - 3]}..." for other in named[:NAMED]],
+    }
 
 
 def opened(b: "Baseline", event: Event, view: View, depth: int, weight: Weight) -> Release | None:
@@ -159,17 +192,22 @@ def opened(b: "Baseline", event: Event, view: View, depth: int, weight: Weight) 
     if release is None or weight.odds < HARMLESS or weight.severity not in ("low", "medium"):
         return None
     tokens = view.tokens
-    if tokens[1] not in b.programs or view.sort not in SORTS or event.result < 0:
+    if tokens[1] not in b.programs or event.result < 0 or not plain(view, depth):
         return None
-    if tokens[0] == "exec":
-        return release if view.sort == "plain" and depth >= 3 else None
-    if (
-        programs.tool(tokens[1]) not in (None, "interpreter")
-        or programs.is_viewer(tokens[1])
-        or programs.is_copier(tokens[1])
-    ):
-        return None  # what somebody uses who looks around
-    return release if tokens[0] == "file" and depth >= 3 and tokens[2] in (*READS, *WRITES) else None
+    return release if tokens[0] == "exec" or (tokens[0] == "file" and not looks_around(tokens[1])) else None
+
+
+def plain(view: View, depth: int) -> bool:
+    """A known pair of programs with other arguments; reads and writes among data, of who does so elsewhere."""
+    if view.tokens[0] == "exec":
+        return view.sort == "plain" and depth >= 3
+    return view.sort in SORTS and depth >= 3 and view.tokens[2] in (*READS, *WRITES)
+
+
+def looks_around(program: str) -> bool:
+    """Is it what somebody uses who looks around?"""
+    tool = programs.tool(program)
+    return tool not in (None, "interpreter") or programs.is_viewer(program) or programs.is_copier(program)
 
 
 def supported(release: Release, value: str, container: Container | None) -> bool:

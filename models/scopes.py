@@ -56,7 +56,7 @@ def check(scope: str, value: str, of: Sequence[str] | None) -> None:
     if scope not in SCOPES:
         raise ValueError(f"scope {scope!r}: expected one of {', '.join(SCOPES)}")
     kind, _, rest = value.partition(" ")
-    if scope != "value" and kind in ("danger", "rate"):
+    if scope != "value" and kind in ("danger", "rate", "drift"):
         raise ValueError(f"{kind} values are accepted one by one (scope value); danger.allow in the config is wider")
     if scope == "pattern" and sum(c not in "*?[]! " for c in rest) < LITERAL:
         raise ValueError(f"pattern {value!r} is all of {kind}; say at least the program, or switch the kind off")

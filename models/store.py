@@ -419,7 +419,7 @@ def resolve(settings: Settings, name: str) -> tuple[Rule, Models]:
         models = models.model_copy(update=update)
     until = learn["until"]
     end = None if until is None else int(until.timestamp()) * NS
-    return Rule(learn["min"], learn["max"], learn["evidence"], learn["hours"], end), models
+    return Rule(learn["min"], learn["max"], learn["evidence"], learn["hours"], end, learn["drift"]), models
 
 
 def _packed(magic: bytes, body: bytes) -> bytes:

@@ -32,6 +32,8 @@ log = logging.getLogger("wonted")
 
 DECISION_WAIT = 10.0
 """Seconds that a decision may take to be applied before the person is told that it is still on its way."""
+HELD = ("snoozed", "snoozed_values", "locked", "kinds_relearned_until")
+"""Of a workload's summary, what `status` names it for."""
 STALLED = 60.0
 """Seconds without progress while batches wait: yellow."""
 
@@ -118,8 +120,8 @@ class Service:
             mode = summary["mode"]
             in_kernel += summary["in_kernel"]
             modes[mode] = modes.get(mode, 0) + 1
-            if summary["snoozed"] or summary["snoozed_values"] or summary["locked"]:
-                held.append({k: summary[k] for k in ("workload", "snoozed", "snoozed_values", "locked")})
+            if any(summary[name] for name in HELD):
+                held.append({name: summary[name] for name in ("workload", *HELD)})
         reasons = self.reasons()
         outbox = await self.app.outbox.ask(self.app.outbox.stats)
         usage = shutil.disk_usage(self.data)

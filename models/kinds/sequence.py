@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from models import budget as budgets
-from models import host, programs
+from models import drift, host, programs, releases
 from models.budget import Activity
 from models.callsets import CallSets, Departure
 from models.counts import Categories
@@ -96,6 +96,13 @@ class ProcessCalls:
         expected, odds = self._expected(b, program, departure, value)
         if self._forgotten(b, program) & departure.new:
             expected = 0.0
+        elif (
+            not departure.grave
+            and odds >= releases.HARMLESS
+            and (drifted := drift.verdict(b, event, "sequence", value, expected, self.categories)) is not None
+        ):
+            b.quarantine.pop(value, None)
+            return drifted[0]
         of = b.budgets.of("sequence")
         if expected > of:
             return None

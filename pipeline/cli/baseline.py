@@ -37,7 +37,7 @@ def outline(found: dict[str, Any]) -> None:
     """The summary, then what is known by kind, then what people and Wonted itself keep out of it."""
     from pipeline.cli.out import facts, line, table
 
-    lists = ("known", "decisions", "quarantine", "review", "kinds")
+    lists = ("known", "decisions", "quarantine", "review", "kinds", "drift")
     facts([(name.replace("_", " "), value) for name, value in found.items() if name not in lists])
     for kind, rows in found["known"].items():
         line(f"{kind}: {len(rows)} known")
@@ -50,6 +50,10 @@ def outline(found: dict[str, Any]) -> None:
         line("seen while learning, once or by one replica: please look; told if it comes again and is rare here:")
         rows = [(row["count"], row["last"][:16], row["value"]) for row in found["review"]]
         table(("count#", "last", "value"), rows)
+    if found.get("drift"):
+        line("kinds that were learned again, as they changed:")
+        rows = [(row["kind"], row["opened"][:16], row["until"][:16], row["learned"]) for row in found["drift"]]
+        table(("kind", "from", "until", "values#"), rows)
     if found["decisions"]:
         line("decided by people:")
         decisions.listing(found["decisions"])

@@ -171,6 +171,8 @@ def held(row: dict[str, Any]) -> str:
         parts.append(f"{row['snoozed_values']} values snoozed")
     if row["locked"]:
         parts.append(f"locked: {', '.join(row['locked'])}")
+    for kind, until in (row.get("kinds_relearned_until") or {}).items():
+        parts.append(f"{kind} learned again until {until[:16]}Z")
     return f"{row['workload']}: {', '.join(parts)}"
 
 

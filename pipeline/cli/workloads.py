@@ -72,6 +72,9 @@ def outline(found: dict[str, Any]) -> None:
         shown["eta range s"] = " to ".join("nobody can say" if s is None else span(s) for s in soonest)
     else:
         shown.pop("eta range s", None)
+    if "kinds_relearned_until" in found:
+        again = [f"{kind} until {until[:16]}Z" for kind, until in found["kinds_relearned_until"].items()]
+        shown["kinds relearned until"] = ", ".join(again) or "-"
     if "not_seen" in found:
         shown["not seen"] = ", ".join(found["not_seen"]) or "-"
     if "siblings" in found:

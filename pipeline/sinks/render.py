@@ -14,6 +14,8 @@ from pipeline.sinks.text import cut, redact, redact_command, redact_text, shorte
 TITLE, WHY, FIELD, COMMAND, LINE, TREE = 150, 900, 250, 700, 150, 8
 """Characters; lines of the process tree. Slack's own limits are 150, 3000 and 2000, and about 13,000 in all."""
 TOTAL = 10_000
+EXAMPLES = 3
+"""Of what a release added."""
 JOINED = 9_000
 """Characters of commands in one message of a thread."""
 NONE = "none"
@@ -26,6 +28,7 @@ def blocks(alert: Alert, again: bool = False) -> list[Block]:
         {"type": "header", "text": plain(title(alert), TITLE)},
         {"type": "section", "text": plain(safe(alert.why) or NONE, WHY)},
         {"type": "section", "fields": [plain(f"{name}\n{shorten(value, FIELD)}") for name, value in fields(alert)]},
+        *_release(alert),
         preformatted("Command", cut(command(alert), COMMAND)),
         preformatted("Process tree", "\n".join(tree(alert))),
         # The row of buttons belongs here once something answers them: a dead button is worse than none.
@@ -48,6 +51,7 @@ def fallback(alert: Alert, again: bool = False) -> str:
     """For a phone's lock screen, and for when Slack refuses the blocks: text without markup."""
     lines = [title(alert), safe(alert.why), f"Command: {cut(command(alert), COMMAND)}"]
     lines += [f"{name}: {shorten(value, FIELD)}" for name, value in fields(alert)]
+    lines += [f"Release: {cut(text, COMMAND)}"] if (text := release(alert)) is not None else []
     return escape("\n".join([*lines, footer(alert, again)]))
 
 
@@ -144,10 +148,37 @@ def fields(alert: Alert) -> list[tuple[str, str]]:
     ]
 
 
+def _release(alert: Alert) -> list[Block]:
+    text = release(alert)
+    return [] if text is None else [preformatted("Release", cut(text, COMMAND))]
+
+
 def _container(container: dict[str, Any] | None) -> str:
     if container is None:
         return f"{NONE} (host)"
     return f"{safe(container['name'] or 'name unknown')} - {safe(container['id'] or 'id unknown')[:12]}"
+
+
+def release(alert: Alert, own: bool = False) -> str | None:
+    """What the image brought that came within the hour before, in one line; None: none did. `own`: for this machine,
+    where secrets stay.
+
+    >>> import msgspec
+    >>> from pipeline.sinks.sample import sample_alert
+    >>> facts = {"name": "shop:2.14.2", "added": 3, "kinds": {"file": 2, "exec": 1}, "values": ["exec a -> b"]}
+    >>> release(msgspec.structs.replace(sample_alert(0), evidence={"release": facts}))
+    'shop:2.14.2 added 3 values: 2 file, 1 exec; e.g. exec a -> b; all: wonted baseline diff shop/checkout:app'
+    """
+    facts = alert.evidence.get("release")
+    if not isinstance(facts, dict):
+        return None
+    shown = visible if own else safe
+    added, kinds, values = facts.get("added"), facts.get("kinds") or {}, facts.get("values") or []
+    each = ", ".join(f"{count} {shown(str(kind))}" for kind, count in kinds.items())
+    some = "; ".join(cut(shown(str(value)), LINE) for value in values[:EXAMPLES])
+    text = f"{cut(shown(str(facts.get('name'))), LINE)} added {added} value{'' if added == 1 else 's'}"
+    parts = [f"{text}: {each}" if each else text, f"e.g. {some}" if some else ""]
+    return "; ".join([*filter(None, parts), f"all: wonted baseline diff {shown(alert.workload)}"])
 
 
 def remote(alert: Alert) -> str:
@@ -259,6 +290,7 @@ def terminal(alert: Alert, color: bool = False) -> str:
         f"  {visible(alert.why)}",
         f"  Container     {raw['Container']}   Image  {facts['Image']}",
         f"  Container IP  {raw['Container IP']}   Remote  {raw['Remote']}   User  {facts['User']}",
+        *([f"  Release       {cut(text, COMMAND)}"] if (text := release(alert, own=True)) is not None else []),
         f"  Command       {raw['Command']}",
         f"  Process tree  {' > '.join(steps)}",
         f"  {footer(alert)}",

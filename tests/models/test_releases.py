@@ -3,15 +3,19 @@
 from itertools import count
 from typing import Any
 
+import msgspec
 import pytest
 
+from models import releases
 from models.finding import Decision, Finding
 from models.store import Baselines
+from pipeline.alert import make
+from pipeline.sinks import render
 from probes.event import Container, Event
 from tests.models.scenarios import mix
 from tests.models.scenarios.attacks import ACTS
 from tests.models.test_short_learning import learned
-from tests.models.world import Feed, World, proc
+from tests.models.world import SECOND, START, Feed, World, proc
 
 _ids = count(1)
 
@@ -75,8 +79,42 @@ def test_an_alert_soon_after_a_release_says_so() -> None:
     (late,) = feed.give([world.at(2000 + 61 * 60).ran("/usr/bin/nmap", "x", by=mix.WORKER)])
 
     assert "18 min after image shop:2.14.2 was first seen" in soon.why
-    assert {"image": world.container.image, "digest": "sha256:two", "after_s": 1080} == soon.evidence["release"]  # type: ignore[union-attr]
+    told = soon.evidence["release"]
+    assert (world.container.image, "sha256:two", 1080) == tuple(told[k] for k in ("image", "digest", "after_s"))  # type: ignore[union-attr]
     assert "after image" not in late.why and "release" not in late.evidence
+
+
+def test_an_alert_soon_after_a_release_shows_what_that_added() -> None:
+    """How many of each kind, and some of them, those that were told first; of whatever detector the alert is."""
+    feed, world = shop()
+    deploy(world, "sha256:two")
+    for i in range(40):
+        feed.give([world.at(2000 + i).read(mix.NGINX, f"/usr/share/zoneinfo/Europe/{'abcdefgh'[i % 8]}{i}x")])
+    (wget,) = feed.give([world.at(2100).ran("/usr/bin/wget", "x", by=mix.WORKER)])
+    (danger,) = feed.give([world.at(2110).ran("/tmp/x", by=mix.WORKER, memfd=True)])
+    before, after = wget.evidence["release"], danger.evidence["release"]
+
+    assert ("shop:2.14.2", 100) == (before["name"], before["after_s"])
+    assert before["added"] == sum(before["kinds"].values()) and 1 == before["kinds"]["exec"]
+    assert wget.value not in before["values"] and wget.value == after["values"][0]
+    assert len(after["values"]) <= 5
+    made = make(danger, id="al_1", incident="in_1", told=START)
+    assert after == made.to_json()["evidence"]["release"]
+    assert "shop:2.14.2 added" in render.terminal(made) and wget.value in render.terminal(made)
+
+
+def test_a_rate_soon_after_a_release_shows_it_too() -> None:
+    """A window is of no container."""
+    feed, world = shop()
+    deploy(world, "sha256:two")
+    feed.give([world.at(2000).ran("/usr/bin/wget", "x", by=mix.WORKER)])
+    baseline = feed.baselines._all[world.workload]
+    event = msgspec.structs.replace(world.at(2600).read(mix.NGINX, "/x"), container=None)
+
+    facts = releases.brought(baseline, event, "rate execs")
+
+    assert facts is not None and ("shop:2.14.2", 1, 600) == (facts["name"], facts["added"], facts["after_s"])
+    assert releases.brought(baseline, msgspec.structs.replace(event, time=event.time + 3600 * SECOND), "") is None
 
 
 def test_what_is_harmless_in_a_release_is_one_alert_and_nothing_goes_untold() -> None:

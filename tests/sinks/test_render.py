@@ -157,6 +157,23 @@ def test_secrets_do_not_leave_by_any_field(finding: Callable[..., Finding]) -> N
     assert secret in made.command and secret in json.dumps(made.to_json())
 
 
+def test_what_a_release_added_is_one_block_and_one_line(alert: Callable[..., Alert]) -> None:
+    """Its values are an attacker's: seen as they are, without their secrets where they leave the machine."""
+    values = ["exec /bin/sh -> /usr/bin/wget <!channel>\x1b[2J", "file /x read /https://u:hunter2hunter2@h", "c", "d"]
+    facts = {"name": "shop:2.14.2", "added": 12, "kinds": {"file": 7, "exec": 4, "connect": 1}, "values": values}
+    made = alert(evidence={"release": facts})
+    words = "shop:2.14.2 added 12 values: 7 file, 4 exec, 1 connect; e.g. exec /bin/sh -> /usr/bin/wget <!channel>"
+
+    block = render.blocks(made)[3]
+    line = next(line for line in render.terminal(made).splitlines() if "Release" in line)
+
+    assert preformatted("Release", block["elements"][1]["elements"][0]["text"]) == block
+    assert words + "\\u{1b}[2J" in block["elements"][1]["elements"][0]["text"] and words in line
+    assert "hunter2hunter2" not in json.dumps([render.blocks(made), render.fallback(made)])
+    assert "hunter2hunter2" in line and "; d" not in line and line.endswith("all: wonted baseline diff shop")
+    assert "&lt;!channel&gt;" in render.fallback(made)
+
+
 def test_fallback_text_has_no_markup_left(alert: Callable[..., Alert]) -> None:
     text = render.fallback(alert(argv=("x", "<!channel>", "<http://evil|bank>", "`rm`", "&lt;")))
 
@@ -209,7 +226,9 @@ def test_no_hostile_text_breaks_a_message(argv: list[str], words: list[str], dep
         container=Container(words[5], name=words[6], image=words[7], pod=words[8], ip=(words[11],)),
         remote=Remote("203.0.113.7", 1, words[9]),
     )
-    finding = sample_finding(START, event=event, what=words[10], why=words[11], workload=words[9])
+    release = {"name": words[0], "added": 9, "kinds": {words[1]: 5, words[2]: 4}, "values": words[3:8]}
+    evidence = {"release": release} if depth % 2 else {}
+    finding = sample_finding(START, event=event, what=words[10], why=words[11], workload=words[9], evidence=evidence)
     alert = make(finding, id="al_1", incident="in_1", told=START, host=words[8])
     alert = msgspec.structs.replace(
         alert, others=tuple(Other(n, alert.command, alert.argv, words[4]) for n in range(others))
@@ -234,7 +253,7 @@ def test_no_hostile_text_breaks_a_message(argv: list[str], words: list[str], dep
             assert not [c for c in text if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") and c != "\n"]
     assert not set(render.fallback(alert)) & set("<>`")
     assert not [c for c in render.terminal(alert) if unicodedata.category(c) in ("Cc", "Cf", "Cs") and c != "\n"]
-    assert len(render.terminal(alert).splitlines()) <= 7
+    assert len(render.terminal(alert).splitlines()) <= 8
 
 
 def strings(value: Any) -> list[str]:
