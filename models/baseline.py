@@ -328,6 +328,7 @@ class Baseline(base.AnomalyDetector):
         depth = support.left_at(nodes)
         expected, weight, place = self._expected(view, nodes[: depth + 1], depth, event, doubted=nodes[-1].born)
         if expected <= self.budgets.of(event.kind):
+            weight = weight.said()
             self.tree.remove(view.tokens)
             self._rebuild_programs()
             self._cache.clear()
@@ -512,7 +513,7 @@ class Baseline(base.AnomalyDetector):
         tokens = view.tokens
         window = self.window
         new = depth < len(tokens) or not nodes[-1].n
-        node = self.tree.learn(tokens, window)
+        node = self.tree.grow(nodes[-1], tokens[depth:], window)
         if not node.n:
             node.born = node.last = window
         node.n += event.count
@@ -525,7 +526,9 @@ class Baseline(base.AnomalyDetector):
         if release is not None:
             release.note(novelty.value(tokens))
         actor = actor_of(view)
-        category = category_of(view, depth, self._busy(actor))
+        now = self.now
+        busy = bool(actor) and self._busy(actor, now - min(self.learning.observed(now), 20 * DAY) / 2)
+        category = category_of(view, depth, busy)
         self.categories.add(category, window)
         if self.kin is not None:
             self.kin.learned(self.name, siblings.mark(novelty.value(tokens)), category, window)
@@ -615,7 +618,7 @@ class Baseline(base.AnomalyDetector):
             since = learning.start + (ended - learning.start) / 2
         else:
             since = now - min(learning.observed(now), 20 * 86_400) / 2
-        active = self._active(view, depth, nodes, since)
+        active = self._active(view, depth, nodes, since, place)
         known = Known(self.tree, self.programs, self.host)
         if doubted is not None:  # it may know the program only by what is in doubt
             doubtful = {view.tokens[2].lstrip(SPECIAL)} if kind == "exec" else {view.tokens[1]} if depth < 2 else set()
@@ -628,7 +631,7 @@ class Baseline(base.AnomalyDetector):
             spread = excused and self._spread(view, depth, since)
             expected = budgets.by_clock(weight.odds, active, spread, now, since) * busy
         else:
-            category = category_of(view, depth, self._busy(actor_of(view)))
+            category = category_of(view, depth, self._busy(actor_of(view), since))
             odds, lent, observed = weight.odds, self._lent(category), learning.observed(now)
             if spawned(view, depth, nodes):
                 odds, lent = max(odds, SPAWNED), NOTHING_LENT  # a job of one's own: siblings cannot know it
@@ -654,15 +657,13 @@ class Baseline(base.AnomalyDetector):
         learning = self.learning
         return learning.mode != "enforcing" and learning.observed(self.now) < max(self.rule.evidence, 3600.0)
 
-    def _busy(self, actor: str) -> bool:
+    def _busy(self, actor: str, since: float) -> bool:
         """Does this program keep bringing something new of this kind?"""
-        now = self.now
-        since = now - min(self.learning.observed(now), 20 * 86_400) / 2
         return bool(actor) and len(self.activity.since(actor, since)) >= 2
 
-    def _active(self, view: View, depth: int, nodes: list[Node], since: float) -> list[int]:
+    def _active(self, view: View, depth: int, nodes: list[Node], since: float, place: str) -> list[int]:
         """Windows in which this place, or what a young place grew from, brought something new of this sort."""
-        best = self.activity.since(place_of(view, depth), since)
+        best = self.activity.since(place, since)
         while depth > 2 and depth < len(nodes) + 1 and nodes[min(depth, len(nodes) - 1)].born > since and len(best) < 2:
             depth -= 1
             above = self.activity.since(place_of(view, depth), since)

@@ -7,6 +7,7 @@ Forced by the clock:    a promise per week cannot be kept. E = odds at a place t
 Both: `AlertBudget` counts what was told; alerts beyond the budget raise E, per place and for the workload.
 """
 
+from bisect import bisect_left
 from typing import Any, NamedTuple
 
 from config.schema import Models
@@ -68,7 +69,8 @@ class Activity:
                 del windows[0]
 
     def since(self, place: str, start: float) -> list[int]:
-        return [w for w in self.places.get(place, ()) if w >= start]
+        windows = self.places.get(place)
+        return [w for w in windows if w >= start] if windows else []
 
 
 class Told:
@@ -82,7 +84,7 @@ class Told:
         """Those of `alerts` that led to a drift (models/drift.py): they make no other kind's alerts rarer."""
         self.places: dict[str, list[int]] = {}
         self.alerts: list[int] = []
-        """Windows of TOLD_WINDOW seconds in which something was told for the first time, or again as news."""
+        """Windows of TOLD_WINDOW seconds in which something was told for the first time, or again as news; in order."""
         self.values: dict[str, int] = {}
         """What was told -> window in which it last was news"""
 
@@ -132,7 +134,7 @@ class Told:
 
     def between(self, start: int, end: int) -> int:
         first, last = start // TOLD_WINDOW, end // TOLD_WINDOW
-        return sum(1 for w in self.alerts if first <= w < last)
+        return max(0, bisect_left(self.alerts, last) - bisect_left(self.alerts, first))
 
     def dump(self) -> list[Any]:
         return [self.places, self.alerts, self.values, self.drifted]

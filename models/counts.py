@@ -32,9 +32,12 @@ class Categories:
 
     CAP = 256
     KEEP = 6
-    __slots__ = ("counts", "faded")
+    __slots__ = ("_at", "_expected", "counts", "faded")
 
     def __init__(self) -> None:
+        self._at: tuple[Any, ...] | None = None
+        self._expected: dict[str, float] = {}
+        """What `per_week` answered at `_at`, as long as nothing is added: a flood asks for the same again and again."""
         self.counts: dict[str, list[Any]] = {}
         """category -> [windows, faded; last window; seen in more than one; the latest windows]"""
         self.faded = 0
@@ -42,11 +45,14 @@ class Categories:
     def add(self, category: str, window: int) -> None:
         self._fade(window)
         entry = self.counts.get(category)
+        if entry is not None and entry[1] == window:
+            return
+        self._at = None
         if entry is None:
             if len(self.counts) >= self.CAP:
                 self.counts.pop(min(self.counts, key=lambda c: self.counts[c][1]))
             self.counts[category] = [1.0, window, False, [window]]
-        elif entry[1] != window:
+        else:
             entry[0] += 1.0
             entry[1] = window
             entry[2] = True
@@ -59,6 +65,7 @@ class Categories:
             return
         factor = 0.5 ** ((now - self.faded) / HALF_LIFE_S)
         self.faded = now
+        self._at = None
         for entry in self.counts.values():
             entry[0] *= factor
 
@@ -85,6 +92,16 @@ class Categories:
 
     def per_week(self, category: str, observed_s: float, now: int | None = None, without: int | None = None) -> float:
         """Expected windows per week that bring a category at least as rare as this one."""
+        at = (observed_s, now, without)
+        if self._at != at:
+            self._at = at
+            self._expected.clear()
+        found = self._expected.get(category)
+        if found is None:
+            found = self._expected[category] = self._per_week(category, *at)
+        return found
+
+    def _per_week(self, category: str, observed_s: float, now: int | None, without: int | None) -> float:
         kept, now = _kept(observed_s), int(observed_s) if now is None else now
         expected = self.unseen_per_week(observed_s, now, without)
         entry = self.counts.get(category)
@@ -121,6 +138,7 @@ class Categories:
     def load(self, row: list[Any]) -> None:
         self.counts = {c: [*entry[:3], list(entry[3]) if len(entry) > 3 else [entry[1]]] for c, entry in row[0].items()}
         self.faded = row[1]
+        self._at = None
 
 
 def _kept(observed_s: float) -> float:

@@ -297,10 +297,13 @@ _DULL = ("/data/", "/srv/", "/tmp/", "/var/lib/", "/var/log/", "/var/cache/", "/
 
 def match(event: Event) -> Danger | None:
     """The first row that applies. What a runtime does to prepare a container is not looked at."""
-    rules = BY_ACTION.get(event.action)
+    action = event.action
+    if action == "open_read" and (not event.object or not event.object.startswith("/dev/")):
+        return None  # of what is read, only devices are looked at
+    rules = BY_ACTION.get(action)
     if not rules or event.kind == "rate":
         return None
-    if event.action in _WRITES and not event.detail and _dull(event.object or ""):
+    if action in _WRITES and not event.detail and _dull(event.object or ""):
         return None
     if event.detail and (event.detail.get("runtime") or event.detail.get("seeded")):
         return None

@@ -98,7 +98,8 @@ def sentence(
     end = [release] if release is not None else []
     if expected > 0:
         end.append(f"expected {expected:.2g} per week")
-    kin = _cut(weight.near, 2 * NAME)
+    known = str(weight.said().near)
+    kin = _cut(known, 2 * NAME)
     nearest = f"nearest: {near[0]['value']} ({several(near[0]['count'], 'time')})" if near else ""
     for middle in ([kin, nearest], [kin], [nearest], []):
         text = "; ".join(part for part in [*parts, *middle, *end] if part)
@@ -108,7 +109,7 @@ def sentence(
         "of": {"count": visits, "of": place.noun, "where": place.where.strip()},
         "quiet_s": quiet,
         "near": near,
-        "nearest": _cut(weight.near, 4 * NAME),
+        "nearest": _cut(known, 4 * NAME),
         "told": told,
     }
     return text, data

@@ -7,6 +7,7 @@ expected. 50: almost all of them are benign (a library is read); 0.02: almost no
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 
 from models.kinds import exec, file, network, privilege
 from models.kinds.view import Known, View, Weight
@@ -34,6 +35,7 @@ VIEWS: dict[str, Callable[[Event], View | None]] = {
 }
 
 
+@lru_cache(maxsize=1024)
 def value(tokens: tuple[str, ...]) -> str:
     """What a person types to accept or to forget it.
 
@@ -42,7 +44,7 @@ def value(tokens: tuple[str, ...]) -> str:
     >>> value(("file", "/usr/bin/node", "write", "data", "<uuid>.jpg"))
     'file /usr/bin/node write /data/<uuid>.jpg'
     """
-    kind, *rest = (t.lstrip(SPECIAL) for t in tokens)
+    kind, *rest = [t.lstrip(SPECIAL) for t in tokens]
     if kind == "exec":
         return f"exec {rest[0]} -> {' '.join(rest[1:])}".rstrip()
     if kind == "file":

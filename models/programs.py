@@ -35,6 +35,7 @@ _CLASSES = (("shell", SHELLS), ("download", DOWNLOAD), ("network", NETWORK), ("r
 _VERSION = re.compile(r"[-.]?\d[\d.]*(?:-\w+)?$")
 
 
+@lru_cache(maxsize=4096)
 def base(path: str) -> str:
     """
     >>> base("/usr/bin/python3.11"), base("/bin/busybox wget"), base("/usr/bin/nc.openbsd")

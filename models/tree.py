@@ -82,8 +82,10 @@ class Tree:
                 return nodes, i
             found = children.get(token)
             if found is None:
-                wild = wildcard(token)
-                found = children.get(wild) if wild else None
+                if not token.startswith(SPECIAL):
+                    found = children.get(ANY)
+                elif (wild := wildcard(token)) is not None:
+                    found = children.get(wild)
                 if found is None:
                     return nodes, i
             node = found
@@ -97,8 +99,11 @@ class Tree:
     def learn(self, tokens: tuple[str, ...], window: int) -> Node:
         """The node of this value; made, with its way, where it is new. Does not count the visit."""
         nodes, depth = self.walk(tokens)
-        node = nodes[-1]
-        for token in tokens[depth:]:
+        return self.grow(nodes[-1], tokens[depth:], window)
+
+    def grow(self, node: Node, tokens: tuple[str, ...], window: int) -> Node:
+        """`learn` from where `walk` ended: the last known node, and what is unknown behind it."""
+        for token in tokens:
             fresh = Node(window)
             if node.children is None:
                 node.children = {}

@@ -1,7 +1,7 @@
 """file: program -> reading, writing, names, links or rights -> path."""
 
 import re
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import msgspec
 
@@ -76,7 +76,7 @@ def _view_file(program: str, op: str, path: str, refused: bool) -> View:
         sort = "system"  # the loader of every program reads it once it is there; that it was written is told
     if refused:
         op += " refused"
-    if looks and _OTHERS.match(path):
+    if looks and path[:6] == "/proc/" and _OTHERS.match(path):
         return View(("file", program, op, "proc", "<n>", path.rsplit("/", 1)[-1]), "process", path)
     if looks and sort == "system":
         return View(("file", program, op, *paths.segments(path)[:2], "**"), sort, path)
@@ -154,7 +154,7 @@ def weigh_file(view: View, depth: int, nodes: list[Node], known: Known, event: E
         "mkdir": "made",
     }.get(event.action, _FILE_VERBS[op])
     what = f"{name} {'was refused: ' if refused else ''}{verb} {view.path} in {{workload}}"
-    near = _file_near(view, depth, nodes, op, name)
+    near = partial(_file_near, view, depth, nodes, op, name)
     odds = _file_odds(view, op, depth, nodes, program, parts, known, event)
     if refused and "__pycache__" in parts:
         odds = 8.0  # each module that is imported for the first time, by whoever may not write beside it

@@ -1,7 +1,7 @@
 """connect, accept, listen and dns: program -> protocol -> name or address -> port."""
 
 import re
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from models import paths, programs
 from models.kinds.view import REFUSED, Known, View, Weight, who
@@ -117,14 +117,9 @@ def weigh_connect(view: View, depth: int, nodes: list[Node], known: Known, event
         else f"{programs.base(program)} in {{workload}} sent to {view.path}"
     )
     attack = ("T1071",)
-    dests = sorted((nodes[2].children or {}) if len(nodes) > 2 and depth < 4 else [])
     peers = known.below("connect", program, proto)
     mine = {h: n.children or {} for h, n in peers.items() if n.born != known.doubted}
-    near = (
-        f"its usual peers: {', '.join(sorted(mine)[:3])}"
-        if mine
-        else f"{programs.base(program)} never connected anywhere before"
-    )
+    near = partial(_peers, program, mine)
     if view.sort == "strange":
         return Weight(0.1, f"{programs.base(program)} in {{workload}} used a {proto} socket", near, "high", ("T1040",))
     if proto == "unix":
@@ -132,6 +127,7 @@ def weigh_connect(view: View, depth: int, nodes: list[Node], known: Known, event
             return Weight(20.0, what, near, "low", ())
         return Weight(0.5, what, near, "medium", ())
     if view.sort == "resolver":
+        dests = sorted((nodes[2].children or {}) if len(nodes) > 2 and depth < 4 else [])
         return Weight(
             0.3,
             f"{{workload}} asks another DNS resolver: {view.path}",
@@ -178,6 +174,12 @@ def weigh_connect(view: View, depth: int, nodes: list[Node], known: Known, event
     if port.isdigit() and int(port) in POOL_PORTS:
         odds *= 0.3
     return Weight(odds, what, near, "high" if by_hand or odds < 0.1 else "medium", attack)
+
+
+def _peers(program: str, mine: dict[str, dict[str, Node]]) -> str:
+    if not mine:
+        return f"{programs.base(program)} never connected anywhere before"
+    return f"its usual peers: {', '.join(sorted(mine)[:3])}"
 
 
 def _listens(known: Known, port: str) -> bool:

@@ -1,5 +1,6 @@
 """What all kinds share: the view of an event, what is known, and the weight of a departure."""
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -44,10 +45,15 @@ class Known(NamedTuple):
 class Weight(NamedTuple):
     odds: float
     what: str
-    near: str
-    """The nearest normal, as the end of a sentence."""
+    near: str | Callable[[], str]
+    """The nearest normal, as the end of a sentence; or what makes it, where that means going through a whole place:
+    most of what is weighed is never told."""
     severity: str
     attack: tuple[str, ...] = ()
+
+    def said(self) -> "Weight":
+        """The same in words, by what is known now."""
+        return self if isinstance(self.near, str) else self._replace(near=self.near())
 
 
 @lru_cache(maxsize=4096)
