@@ -317,7 +317,11 @@ def test_a_token_that_everybody_can_read_is_pointed_out(tmp_path: Path, caplog: 
 def test_the_test_message_reaches_the_stand_in_run_as_a_program(tmp_path: Path) -> None:
     """`python -m pipeline.sinks.fake_slack` and `wonted slack test` belong together."""
     child = subprocess.Popen(
-        [sys.executable, "-m", "pipeline.sinks.fake_slack", "--port", "0"], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "pipeline.sinks.fake_slack", "--port", "0"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background ignores it
     )
     try:
         assert child.stdout is not None
@@ -326,7 +330,7 @@ def test_the_test_message_reaches_the_stand_in_run_as_a_program(tmp_path: Path) 
         message = json.loads(child.stdout.readline())
     finally:
         child.send_signal(signal.SIGINT)
-        child.wait(10)
+        child.wait(30)
 
     assert delivery.ok and "This is a test of Wonted" in message["text"] and 0 == child.returncode
     assert address["base_url"].startswith("http://127.0.0.1:")
