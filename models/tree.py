@@ -1,6 +1,7 @@
 """What a workload is known to do, as one tree: kind, program, place, name. Where something leaves it matters."""
 
 from collections.abc import Callable, Iterator
+from itertools import zip_longest
 from typing import Any
 
 ANY = "*"
@@ -13,6 +14,10 @@ WIDE = 50
 """A place collapses from this many children on ..."""
 SINGLE_SHARE = 0.05
 """... if more than this share of its visits were to names seen in one window only."""
+
+AWAY_S = 15 * 86_400
+"""What recurs is in use for so long after its last visit at most: two weeks and a day, for a weekly job that failed
+once."""
 
 
 def wildcard(token: str) -> str | None:
@@ -41,6 +46,10 @@ class Node:
         self.children: dict[str, Node] | None = None
 
 
+Value = tuple[tuple[str, ...], Node]
+"""As `leaves` names it."""
+
+
 class Tree:
     """A bounded trie of values.
 
@@ -59,7 +68,7 @@ class Tree:
         self.root = Node(0)
         self.size = 0
         self.forgotten = 0
-        """Values dropped to stay within the cap; none of them was in use recently."""
+        """Values dropped to stay within the cap."""
         self.truncated = 0
         """Values folded into their place to stay within the cap."""
 
@@ -98,7 +107,7 @@ class Tree:
             self.size += 1
         return node
 
-    def leaves(self, node: Node | None = None, prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Node]]:
+    def leaves(self, node: Node | None = None, prefix: tuple[str, ...] = ()) -> Iterator[Value]:
         node = node or self.root
         if node.n:
             yield prefix, node
@@ -173,7 +182,8 @@ class Tree:
                 self._merge(there, child)
 
     def shrink(self, now: int) -> None:
-        """Back under the cap: fold the widest places first, then forget what has long not been used."""
+        """Back under the cap: fold the widest places first, then forget: what does not come back, most where most is;
+        only then what does, what has done so for the shortest time first; last what lasts."""
         target = int(self.cap * 0.6)
         for wide in (25, 12, 6):
             if self.size <= target:
@@ -186,16 +196,18 @@ class Tree:
                     before = self.size
                     self._fold(node, wide, ANY)
                     self.truncated += before - self.size
-        leaves = sorted(self.leaves(), key=lambda leaf: (leaf[1].many, leaf[1].last, leaf[0]))
-        mass = [leaf for leaf in leaves if not _lasts(leaf[0])]
-        horizon = now - now // 4
-        for group, must_be_old in ((mass, True), (mass, False), (leaves, True), (leaves, False)):
-            for tokens, leaf in group:
-                if self.size <= target:
-                    return
-                if leaf.n and (not must_be_old or leaf.last < horizon):
-                    self.forgotten += 1
-                    self.remove(tokens)
+        values = list(self.leaves())
+        lasting = _in_turn(self.root, (), {id(leaf) for tokens, leaf in values if _lasts(tokens)})[: target // 4]
+        apart = {id(leaf) for _, leaf in lasting}
+        using = [row for row in values if id(row[1]) not in apart and in_use(row[1], now)]
+        using.sort(key=lambda row: (row[1].last - row[1].born, row[1].last, row[0]), reverse=True)
+        apart.update(id(leaf) for _, leaf in using)
+        others = _in_turn(self.root, (), {id(leaf) for _, leaf in values} - apart)
+        for tokens, _ in reversed(lasting + using + others):
+            if self.size <= target:
+                return
+            self.forgotten += 1
+            self.remove(tokens)
 
     def _places(self, node: Node, prefix: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Node]]:
         for token, child in (node.children or {}).items():
@@ -225,12 +237,32 @@ class Tree:
 
 def _lasts(tokens: tuple[str, ...]) -> bool:
     """What is done once, at a start, and stays so: who listens, which rights are given up, which secret and which
-    settings are read. It is little, is in use as long as the program runs, and comes back with the next start."""
+    settings are read. It is in use as long as the program runs, and comes back with the next start."""
     return (
         tokens[0] in ("listen", "privilege")
         or tokens[-1].startswith(SECRET)
         or (tokens[0] == "file" and len(tokens) > 3 and tokens[2:4] == ("read", "etc"))
     )
+
+
+def in_use(node: Node, now: int) -> bool:
+    """Seen over a time of which it has not been away for twice as long: what comes daily or weekly is, from its second
+    time on, and what came and went is not.
+
+    >>> node = Node(0); node.last, node.many = 86_400, True
+    >>> in_use(node, 2 * 86_400), in_use(node, 4 * 86_400)
+    (True, False)
+    """
+    return node.many and now - node.last <= min(2 * (node.last - node.born), AWAY_S)
+
+
+def _in_turn(node: Node, prefix: tuple[str, ...], of: set[int]) -> list[Value]:
+    """Those of the values below a node, by id; first what is to stay: each child gives one in turn, whoever was used
+    last begins. So a place that brings many names pays for them itself; what a daily job did once outlives them."""
+    below = [part for t, c in (node.children or {}).items() if (part := _in_turn(c, (*prefix, t), of))]
+    below.sort(key=lambda part: (part[0][1].last, part[0][0]), reverse=True)
+    own = [(prefix, node)] if id(node) in of else []
+    return own + [value for turn in zip_longest(*below) for value in turn if value is not None]
 
 
 def _visits(node: Node) -> int:
