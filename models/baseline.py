@@ -32,6 +32,8 @@ CACHE = 4096
 """Raw events whose place in the tree is remembered, per workload. Only speed depends on it."""
 PASSING = 64
 """Programs known only as one of many, the latest of which are remembered."""
+LEAST = 300
+"""Nodes that a tree may always have, however long their names are."""
 QUARANTINE = 256
 PASSED = 1024
 """Keys of events that are not looked at, seen once."""
@@ -290,6 +292,16 @@ class Baseline(base.AnomalyDetector):
         """Everything is judged anew."""
         self._cache.clear()
         self.usual.clear()
+
+    def lighten(self, share: float) -> bool:
+        """Know at most this share of what is known now, from now on; False: so little is not worth having."""
+        cap = int(self.tree.size * share)
+        if cap < LEAST:
+            return False
+        self.tree.cap = cap
+        self.tree.shrink(self.now)
+        self.fresh()
+        return True
 
     def _provisional(self, node: Node) -> bool:
         learning = self.learning

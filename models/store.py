@@ -30,6 +30,8 @@ COMPRESSED = 2
 """The same with a compressed body."""
 LONG = 8 << 10
 """Bytes from which a snapshot is compressed."""
+WIRE = 32 << 10
+"""Bytes of a snapshot; from there on the longest tree of names is made shorter."""
 LARGEST = 64 << 20
 HEADER = struct.Struct("<4sHI")
 HOUR_NS = 3600 * 10**9
@@ -324,9 +326,13 @@ class Baselines:
         raise ValueError(f"no such workload: {wanted}; known: {', '.join(self.names()[:12]) or 'none yet'}")
 
     def snapshot(self, workload: str) -> bytes:
-        body = msgspec.msgpack.encode({**self._all[workload].state(), "home": self._home.get(workload, -1)})
+        """At most WIRE bytes: a workload whose names are longer than others' knows fewer of them."""
+        baseline, home = self._all[workload], {"home": self._home.get(workload, -1)}
+        data = _packed(MAGIC, msgspec.msgpack.encode({**baseline.state(), **home}))
+        while len(data) > WIRE and baseline.lighten(WIRE / len(data)):
+            data = _packed(MAGIC, msgspec.msgpack.encode({**baseline.state(), **home}))
         self._dirty.discard(workload)
-        return _packed(MAGIC, body)
+        return data
 
     def restore(self, data: bytes) -> str:
         body = _body(data, MAGIC)

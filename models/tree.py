@@ -147,11 +147,11 @@ class Tree:
         mine = {t: c for t, c in children.items() if t != wild and wildcard(t) == wild}
         if len(mine) < wide:
             return False
-        visits = sum(_visits(c) for c in mine.values())
+        seen = sum(visits(c) for c in mine.values())
         singles = sum(1 for c in mine.values() if not c.many and not c.children) + sum(
-            1 for c in mine.values() if c.children and _visits(c) <= 8
+            1 for c in mine.values() if c.children and visits(c) <= 8
         )
-        if singles <= SINGLE_SHARE * max(1, visits):
+        if singles <= SINGLE_SHARE * max(1, seen):
             return False
         into = children.get(wild)
         if into is None:
@@ -265,5 +265,6 @@ def _in_turn(node: Node, prefix: tuple[str, ...], of: set[int]) -> list[Value]:
     return own + [value for turn in zip_longest(*below) for value in turn if value is not None]
 
 
-def _visits(node: Node) -> int:
-    return node.n + sum(_visits(c) for c in (node.children or {}).values())
+def visits(node: Node) -> int:
+    """Of all that lies below it, too."""
+    return node.n + sum(visits(c) for c in (node.children or {}).values())

@@ -9,7 +9,7 @@ from models import paths, programs
 from models.host import exposed
 from models.kinds.exec import view_exec
 from models.kinds.view import REFUSED, Known, View, Weight, who
-from models.tree import ANY, SECRET, SPECIAL, Node, Tree
+from models.tree import ANY, SECRET, SPECIAL, Node, Tree, visits
 from probes.event import Event
 
 READ_ACTIONS = ("open_read",)
@@ -114,6 +114,21 @@ def _holds(parts: tuple[str, ...], directory: Node) -> bool:
 def _reads_files_of(tree: Tree, place: tuple[str, ...]) -> bool:
     nodes, depth = tree.walk(place)
     return depth == len(place) and any(child.n for child in (nodes[-1].children or {}).values())
+
+
+FEW, OFTEN = 3, 30
+"""Parts of a place at most, and visits to each at least, for who goes there to go to these."""
+
+
+def _used(known: Known, parts: tuple[str, ...]) -> bool:
+    """Does anybody here read or write in its directory?"""
+    return any(_dir_known(known.tree, other, op, parts) for other in known.below("file") for op in ("read", "write"))
+
+
+def _settled(tree: Tree, place: tuple[str, ...]) -> bool:
+    nodes, depth = tree.walk(place)
+    children = (nodes[-1].children or {}).values() if depth == len(place) else ()
+    return 0 < len(children) <= FEW and all(visits(child) >= OFTEN for child in children)
 
 
 _COPY_WITH_TIMES = programs.COPIERS | frozenset(
@@ -221,7 +236,7 @@ def _file_odds(
         if sort in ("data", "other", "temp") and _tidies(event, program, parts, known):
             return 3.0
         if not new_name and sort in ("data", "other"):
-            return 0.5  # it removes where it never made anything
+            return 0.5 if _used(known, parts) else 0.15  # it removes where it never made anything, nor anybody
     if op == "link":
         return 3.0 if new_name else 0.3
     if op == "node":
@@ -367,10 +382,10 @@ def _read_odds(
     if depth == 3 and sort in ("data", "temp", "other") and _needs_no_files(program, known):
         return 0.6
     odds = 0.5 if viewer else 4.0 if depth >= 5 else {"temp": 2.0, "data": 1.5, "code": 2.0}.get(sort, 0.7)
-    if (
-        odds < 2.0
-        and not viewer
-        and any(_dir_known(known.tree, other, o, parts) for other in known.below("file") for o in ("read", "write"))
-    ):
+    if odds >= 2.0 or viewer:
+        return odds
+    if _used(known, parts):
         return 2.0
+    if sort == "data" and known.below("listen", program) and _settled(known.tree, view.tokens[:depth]):
+        return 0.8  # a server that reads the same parts of the data over and over, and now one that nobody here uses
     return odds

@@ -174,14 +174,14 @@ def test_no_text_of_an_attacker_stops_it(text: str, other: str, action: str):
     Baselines(Settings()).restore(feed.baselines.snapshot(world.workload))
 
 
-def random_names(make: Callable[[World, str], Event], n: int) -> int:
+def random_names(make: Callable[[World, str], Event], n: int, shortest: int, longest: int) -> int:
     import random
 
     rng = random.Random(4)
     world, feed = World(), Feed(min="1d")
     for i in range(n):
         name = "/".join(
-            "".join(rng.choice("abcdefghiklmnoprstu") for _ in range(rng.randrange(3, 9)))
+            "".join(rng.choice("abcdefghiklmnoprstu") for _ in range(rng.randrange(shortest, longest)))
             for _ in range(rng.randrange(1, 4))
         )
         feed.batch([make(world.at(i * 0.1), name)], world.time)
@@ -201,9 +201,10 @@ def random_names(make: Callable[[World, str], Event], n: int) -> int:
         lambda w, n: w.connected(NODE, f"10.{len(n)}.{ord(n[0])}.{ord(n[1])}", 1000 + ord(n[2])),
     ],
 )
-def test_state_stays_small_whatever_names_come(make):
-    """Ten thousand random names: the size plateaus, and stays within 128 KiB."""
-    assert random_names(make, 10_000) < 128 << 10
+@pytest.mark.parametrize(("shortest", "longest", "many"), [(3, 9, 10_000), (30, 90, 2000)], ids=["short", "long"])
+def test_state_stays_small_whatever_names_come(make, shortest: int, longest: int, many: int):
+    """Thousands of random names: the size plateaus, and stays within 32 KiB on the wire."""
+    assert random_names(make, many, shortest, longest) <= 32 << 10
 
 
 def letters(i: int) -> str:

@@ -18,6 +18,8 @@ TIDY = proc("/usr/bin/find", "/data/uploads", "-type", "f", "-mmin", "+3", "-del
 DATE = proc("/bin/date", "+%s", parent=SH)
 BUILT = tuple(proc(f"/build/job-{n}/test", parent=SH) for n in "abc")
 
+UPLOADED = "/data/uploads/cat.png"
+
 Before = Callable[[World, int], list[Event]]
 """What happens in each second of learning."""
 Acts = Callable[[World], list[Event]]
@@ -62,9 +64,24 @@ def folders(w: World, second: int) -> list[Event]:
     return [w.changed(GIT, "mkdir", "/src/objects/kept")] if second == 5 else []
 
 
+def thumbnails(w: World, second: int) -> list[Event]:
+    listens = [w.listened(WORKER, "127.0.0.1:8000")] if second == 1 else []
+    return [*listens, w.read(WORKER, UPLOADED), w.wrote(WORKER, "/data/thumbs/cat.png")]
+
+
+def tidies_itself(w: World, second: int) -> list[Event]:
+    """From the second half of learning on it has so many thumbnails that it removes the oldest."""
+    old = [w.changed(WORKER, "unlink", "/data/thumbs/cat.png")] if second >= 40 else []
+    return [*thumbnails(w, second), w.changed(WORKER, "unlink", "/data/uploads/tmp8"), *old]
+
+
 CASES: tuple[tuple[str, Before, str, Acts, Acts], ...] = (
     ("a server reads a part of the disk that it never read", nothing, "/data/private/customers.csv",
      lambda w: [w.read(NGINX, "/data/private/customers.csv")], lambda w: [w.read(NGINX, "/srv/www/new.html"), w.read(WORKER, "/srv/www/new.html")]),
+    ("a service that reads uploads reads a folder that nobody here uses", thumbnails, "/data/private/customers.csv",
+     lambda w: [w.read(WORKER, "/data/private/customers.csv")], lambda w: [w.read(WORKER, "/data/uploads/dog.png"), w.read(WORKER, "/data/thumbs/cat.png")]),
+    ("a service that lately began to remove elsewhere removes in a folder that nobody here uses", tidies_itself, "/data/private/customers.csv",
+     lambda w: [w.changed(WORKER, "unlink", "/data/private/customers.csv")], lambda w: [w.changed(WORKER, "unlink", "/data/uploads/dog.png"), w.changed(WORKER, "unlink", "/data/thumbs/dog.png")]),
     ("a server reads the configuration of another", nothing, "/etc/nginx/nginx.conf",
      lambda w: [w.read(POSTGRES, "/etc/nginx/nginx.conf")], lambda w: [w.read(NGINX, "/etc/nginx/fastcgi.conf"), w.read(POSTGRES, "/etc/mime.types")]),
     ("a file in the root directory replaced by who writes elsewhere", sed, "/entry.sh",
