@@ -236,7 +236,9 @@ def _file_odds(
         if sort in ("data", "other", "temp") and _tidies(event, program, parts, known):
             return 3.0
         if not new_name and sort in ("data", "other"):
-            return 0.5 if _used(known, parts) else 0.15  # it removes where it never made anything, nor anybody
+            if event.action != "rename" and not _used(known, parts):
+                return 0.15
+            return 0.5  # it removes where it never made anything
     if op == "link":
         return 3.0 if new_name else 0.3
     if op == "node":
