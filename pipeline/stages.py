@@ -151,6 +151,8 @@ class Stages:
         self.alone = alone
         """No other worker: what is for nodes goes to ours directly, and is nowhere else."""
         self.teller = Teller(reach, self._keys, lambda workload: partition_of(workload, settings.partitions))
+        self.modes: dict[str, bool] = {}
+        """Workload -> whether it learns, where nodes were not told yet."""
         self.partitions: dict[int, Partition] = {}
         self.table: dict[bytes, bytes] = {}
         self.answers: dict[str, asyncio.Future[str]] = {}
@@ -204,7 +206,8 @@ class Stages:
             async with partition.lock:
                 await self.snapshot(partition)
             del self.partitions[number]
-        self.teller.forget(lambda workload: partition_of(workload, self.settings.partitions) in self.partitions)
+        self.teller.forget(self._mine)
+        self.modes = {workload: learns for workload, learns in self.modes.items() if self._mine(workload)}
         if not self.partitions:
             self.consumed.clear()
 
@@ -612,14 +615,14 @@ class Stages:
     async def tell_usual(self) -> None:
         """What changed, and is due, on wonted.control."""
         try:
-            modes: dict[str, bool] = {}
             for partition in self.partitions.values():
                 refused, unknown = partition.baselines.unhanded()
                 metrics.usual.labels("bound").inc(refused)
                 metrics.usual.labels("unknown").inc(unknown)
                 self.teller.take(partition.baselines.usual())
-                modes |= partition.baselines.modes()
-            await self.teller.tell(modes)
+                self.modes |= partition.baselines.modes()
+            await self.teller.tell(self.modes)
+            self.modes.clear()
             self.troubles.pop("usual", None)
         except Exception as error:
             metrics.faults.labels("usual").inc()
@@ -627,6 +630,9 @@ class Stages:
                 log.error("what is usual cannot be told: %s", error)
             self.troubles["usual"] = f"what is usual cannot be told: {error}"
             await asyncio.sleep(RETRY)
+
+    def _mine(self, workload: str) -> bool:
+        return partition_of(workload, self.settings.partitions) in self.partitions
 
     def _keys(self, workload: str, host: Host) -> tuple[int, ...]:
         partition = self.partitions.get(partition_of(workload, self.settings.partitions))
