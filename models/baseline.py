@@ -3,7 +3,8 @@
 import zlib
 from collections.abc import Hashable, Iterator
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from sys import intern
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 from river import base
@@ -66,6 +67,19 @@ RATE_ATTACK = {"connects": "T1046", "peers": "T1046", "ports": "T1046", "bytes_o
 """Else T1496, resource hijacking."""
 
 
+class Asleep(NamedTuple):
+    """What a baseline that nothing asks for knows."""
+
+    state: bytes
+    """Tree, activity, keys by number of their node, and `_passed`; deflated."""
+    values: int
+    keys: int
+    hosts: list[Host]
+
+
+_raw = msgspec.msgpack.Decoder(list[msgspec.Raw])
+
+
 class Baseline(base.AnomalyDetector):
     """The baseline of one workload, as a River anomaly detector over events.
 
@@ -97,11 +111,11 @@ class Baseline(base.AnomalyDetector):
         self.alerts = AlertBudget(models)
         self.budgets = self.alerts.budgets
         self.told = self.alerts.told
-        self.tree = Tree(keep=_keep)
+        self._tree = Tree(keep=_keep)
         self.programs: set[str] = set()
         self.learning = Learning()
         self.categories = Categories()
-        self.activity = Activity()
+        self._activity = Activity()
         self.fleet = fleet
         self.rates = Rates(fleet=fleet)
         self.detectors: list[Running] = []
@@ -154,16 +168,100 @@ class Baseline(base.AnomalyDetector):
         self._ignored = Node(0)
         self._ignored.many = True
         self._passed: set[int] = set()
-        self.usual = Usual()
+        self._usual = Usual()
+        self._asleep: Asleep | None = None
+        self.stirred = 0
+        """When something of what it knows was last used; nanoseconds since the epoch."""
         self.kin: siblings.Image | None = None
         """What other workloads of the same image know, lent by the store."""
         self.sender: Host = ("", "")
         """The node whose batch is being applied."""
 
+    # --- asleep ------------------------------------------------------------------------------------------------------
+
+    @property
+    def tree(self) -> Tree:
+        if self._asleep is not None:
+            self.wake()
+        return self._tree
+
+    @property
+    def activity(self) -> Activity:
+        if self._asleep is not None:
+            self.wake()
+        return self._activity
+
+    @property
+    def usual(self) -> Usual:
+        if self._asleep is not None:
+            self.wake()
+        return self._usual
+
+    @property
+    def asleep(self) -> bool:
+        return self._asleep is not None
+
+    def sleep(self) -> bool:
+        """Keep what it knows as its bytes, a tenth of the memory, until something asks for it. Windows and the end of
+        learning do not. False: it cannot now."""
+        if self._asleep is not None or self._usual.changed:
+            return False
+        nodes = [self._ignored, *self._tree.nodes()]
+        hosts, keys = list(self._usual.hosts), len(self._usual)
+        packed = self._usual.pack({id(node): at for at, node in enumerate(nodes)})
+        if packed is None:
+            return False
+        values = sum(1 for _ in self._tree.leaves())
+        encode = msgspec.msgpack.encode
+        state = encode([self._tree.dump(), self._activity.places, packed, list(self._passed)])
+        self._asleep = Asleep(zlib.compress(state, 1), values, keys, hosts)
+        self._tree.root, self._activity.places = Node(0), {}
+        self._cache, self._passed = {}, set()
+        return True
+
+    def wake(self) -> None:
+        asleep, self._asleep = self._asleep, None
+        if asleep is None:
+            return
+        tree, places, packed, passed = msgspec.msgpack.decode(zlib.decompress(asleep.state), strict=False)
+        self._tree.load(tree)
+        self._activity.load(places)
+        self._usual.unpack(packed, [self._ignored, *self._tree.nodes()])
+        self._passed = set(passed)
+
+    def known_values(self) -> int:
+        return self._asleep.values if self._asleep is not None else sum(1 for _ in self._tree.leaves())
+
+    @property
+    def handed(self) -> bool:
+        """Is there something to tell about what is usual?"""
+        return self._asleep is None and self._usual.changed
+
+    @property
+    def in_kernel(self) -> int:
+        return self._asleep.keys if self._asleep is not None else len(self._usual)
+
+    @property
+    def hosts(self) -> list[Host]:
+        """Nodes that may count something of it."""
+        return self._asleep.hosts if self._asleep is not None else list(self._usual.hosts)
+
+    @property
+    def unanswered(self) -> bool:
+        return bool(self._usual.refused or self._usual.unknown)
+
+    def unhanded(self) -> tuple[int, int]:
+        """Keys that were refused, and repeats of unknown keys, since last asked."""
+        usual = self._usual
+        counts = usual.refused, usual.unknown
+        usual.refused = usual.unknown = 0
+        return counts
+
     # --- the rule ----------------------------------------------------------------------------------------------------
 
     def observe(self, event: Event) -> Finding | None:
         """Danger first; what is known counts; what is new is told or learned, never both."""
+        self.stirred = event.time
         if event.time >= self.deadline_ns:
             self.advance(event.time)
         if event.kind == "connect" and (remote := event.remote) is not None and remote.ip:
@@ -201,6 +299,7 @@ class Baseline(base.AnomalyDetector):
 
     def repeated(self, repeats: dict[int, int], time_ns: int) -> None:
         """What the kernel counted instead of sending it; 0: what it counts no longer."""
+        self.stirred = time_ns
         if time_ns >= self.deadline_ns:
             self.advance(time_ns)
         self.usual.heard(self.sender)
@@ -295,7 +394,7 @@ class Baseline(base.AnomalyDetector):
     @property
     def crowded(self) -> bool:
         """Did it forget something to stay small? Then a first time is the first that it remembers."""
-        return bool(self.tree.forgotten) or len(self.quarantine) >= QUARANTINE
+        return bool(self._tree.forgotten) or len(self.quarantine) >= QUARANTINE
 
     def fresh(self) -> None:
         """Everything is judged anew."""
@@ -1087,6 +1186,12 @@ class Baseline(base.AnomalyDetector):
     # --- state -------------------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
+        tree: Any
+        places: Any
+        if self._asleep is not None:
+            tree, places, *_ = _raw.decode(zlib.decompress(self._asleep.state))
+        else:
+            tree, places = self._tree.dump(), self._activity.places
         return {
             "name": self.name,
             "epoch": self.epoch,
@@ -1096,10 +1201,10 @@ class Baseline(base.AnomalyDetector):
             "grace": self.grace_until,
             "blind": self.blind_until,
             "learning": self.learning.dump(),
-            "tree": self.tree.dump(),
-            "forgotten": [self.tree.forgotten, self.tree.truncated],
+            "tree": tree,
+            "forgotten": [self._tree.forgotten, self._tree.truncated],
             "categories": self.categories.dump(),
-            "activity": self.activity.places,
+            "activity": places,
             "told": self.told.dump(),
             "rates": self.rates.dump(),
             "rate_told": self.rate_told,
@@ -1127,7 +1232,7 @@ class Baseline(base.AnomalyDetector):
         }
 
     def usual_states(self) -> list[tuple[str, bytes | None]]:
-        return self.usual.dump(self._credited())
+        return self.usual.dump(self._credited()) if self._usual.unkept else []
 
     def load_usual(self, data: bytes) -> None:
         """After `load`. Raises ValueError."""
@@ -1139,6 +1244,7 @@ class Baseline(base.AnomalyDetector):
         yield from self.tree.leaves()
 
     def load(self, s: dict[str, Any]) -> None:
+        self._asleep = None
         self.epoch, self.now_ns, self.deadline_ns, self.grace_until = s["epoch"], s["now"], s["deadline"], s["grace"]
         self.blind_until = s["blind"]
         self.window, self.window_end = s["window"]
@@ -1146,7 +1252,7 @@ class Baseline(base.AnomalyDetector):
         self.tree.load(s["tree"])
         self.tree.forgotten, self.tree.truncated = s["forgotten"]
         self.categories.load(s["categories"])
-        self.activity.places = s["activity"]
+        self.activity.load(s["activity"])
         self.told.load(s["told"])
         self.rates.load(s["rates"])
         self.rate_told, self.names_of = s["rate_told"], s["names"]
@@ -1162,7 +1268,7 @@ class Baseline(base.AnomalyDetector):
         self.applied, self.counts, self.containers = s["applied"], s["counts"], s["containers"]
         self.lost, self.suppressed, self.limits, self.host = s["lost"], s["suppressed"], s["limits"], s["host"]
         self.altered, self.rehearsed = s.get("altered", {}), list(s.get("rehearsed", (0, 0, 0)))
-        self.programs = set(s["programs"])
+        self.programs = set(map(intern, s["programs"]))
         if "calls" in s:
             self.calls.load(s["calls"])
         self.passing = s.get("passing", {})
@@ -1199,10 +1305,10 @@ class Baseline(base.AnomalyDetector):
             "containers": len(self.containers),
             "events": sum(self.counts.values()),
             "lost": self.lost,
-            "known": sum(1 for _ in self.tree.leaves()),
+            "known": self.known_values(),
             "quarantined": len(self.quarantine),
             "suppressed": self.suppressed,
-            "in_kernel": len(self.usual),
+            "in_kernel": self.in_kernel,
             "surprises_per_week": round(surprises, 3),
             "rates_relearned_until": None if (until := self.rates.relearning) is None else _stamp(until * 60 * NS),
             "kinds_relearned_until": drift.until(self),

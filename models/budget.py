@@ -8,6 +8,7 @@ Both: `AlertBudget` counts what was told; alerts beyond the budget raise E, per 
 """
 
 from bisect import bisect_left
+from sys import intern
 from typing import Any, NamedTuple
 
 from config.schema import Models
@@ -62,7 +63,7 @@ class Activity:
             if len(self.places) >= self.CAP:
                 for old in sorted(self.places, key=lambda p: self.places[p][-1])[: self.CAP // 4]:
                     del self.places[old]
-            self.places[place] = [window]
+            self.places[intern(place)] = [window]
         elif windows[-1] != window:
             windows.append(window)
             if len(windows) > self.KEPT:
@@ -71,6 +72,10 @@ class Activity:
     def since(self, place: str, start: float) -> list[int]:
         windows = self.places.get(place)
         return [w for w in windows if w >= start] if windows else []
+
+    def load(self, places: dict[str, list[int]]) -> None:
+        times: dict[int, int] = {}
+        self.places = {intern(p): [times.setdefault(w, w) for w in windows] for p, windows in places.items()}
 
 
 class Told:

@@ -1,5 +1,6 @@
 """How often does something at least this unusual come? Good-Turing on categories of novelty, in windows, per week."""
 
+from sys import intern
 from typing import Any
 
 DAY = 86_400
@@ -51,7 +52,7 @@ class Categories:
         if entry is None:
             if len(self.counts) >= self.CAP:
                 self.counts.pop(min(self.counts, key=lambda c: self.counts[c][1]))
-            self.counts[category] = [1.0, window, False, [window]]
+            self.counts[intern(category)] = [1.0, window, False, [window]]
         else:
             entry[0] += 1.0
             entry[1] = window
@@ -136,7 +137,9 @@ class Categories:
         return [self.counts, self.faded]
 
     def load(self, row: list[Any]) -> None:
-        self.counts = {c: [*entry[:3], list(entry[3]) if len(entry) > 3 else [entry[1]]] for c, entry in row[0].items()}
+        self.counts = {
+            intern(c): [*entry[:3], list(entry[3]) if len(entry) > 3 else [entry[1]]] for c, entry in row[0].items()
+        }
         self.faded = row[1]
         self._at = None
 

@@ -254,10 +254,14 @@ class Fleet:
         self._grow(size)
 
     def _grow(self, size: int) -> None:
-        more = size - self._size
-        for name, shape, kind, empty in FIELDS:
-            setattr(self, name, np.concatenate([getattr(self, name), np.full((more, *shape), empty, kind)]))
-        self._lowest = np.concatenate([self._lowest, np.zeros((more, TAILS), np.uint16)])
+        """Rows are cleared when they are taken: memory of those that nobody has is not touched."""
+        for name, shape, kind, _ in FIELDS:
+            more = np.empty((size, *shape), kind)
+            more[: self._size] = getattr(self, name)
+            setattr(self, name, more)
+        lowest = np.empty((size, TAILS), np.uint16)
+        lowest[: self._size] = self._lowest
+        self._lowest = lowest
         self._free += range(size - 1, self._size - 1, -1)
         self._size = size
 

@@ -39,6 +39,10 @@ FLEET = 10
 """Workloads that enforce on evidence, from which on they spend together as well."""
 TICK_NS = 1_000_000_000
 MINUTE_NS = 60 * TICK_NS
+SLEEP_NS = 600 * 10**9
+"""What a workload knows is packed when nothing of it was used for so long ..."""
+SLEEPERS = 20
+"""... of so many workloads per partition and second: one takes about a millisecond."""
 PAUSE_NS = 1_000_000_000
 """How long before its batch a loss may have happened."""
 
@@ -58,6 +62,8 @@ class Baselines:
         """The rates of all of them."""
         self.danger_weights = danger_weights
         self._all: dict[str, Baseline] = {}
+        self._resolved: dict[tuple[str, ...], tuple[Rule, Models]] = {}
+        """Patterns of workloads -> what holds where all of them match."""
         self._dirty: set[str] = set()
         self._home: dict[str, int] = {}
         """workload -> partition its batches come by"""
@@ -66,6 +72,14 @@ class Baselines:
         """What workloads of one image know, lent among them; also those of other stores, where they share it."""
         self.share = share
         self._audited = 0
+        self._changed: set[str] = set()
+        """Workloads whose keys may have changed since `usual` was last asked ..."""
+        self._counted: set[str] = set()
+        """... which may have something for `unhanded` ..."""
+        self._modes: dict[str, bool] = {}
+        """... and whether each learns, as far as it may have changed since `modes` was last asked: what asks several
+        times a second may not walk through all of twenty thousand."""
+        self._learns: dict[str, bool] = {}
         self.handed = False
         """Did the last batch change what is usual?"""
         self.faults = 0
@@ -124,8 +138,22 @@ class Baselines:
             self._pause(batch, [name for name, home in self._home.items() if home == batch.partition])
         self._held_back(batch, touched)
         self._pass_time(batch, blind)
-        self.handed = any(baseline is not None and baseline.usual.changed for baseline in touched.values())
+        self.handed = False
+        for name, baseline in touched.items():
+            if baseline is not None:
+                self.handed |= baseline.handed
+                self._noted(name, baseline)
         return findings
+
+    def _noted(self, name: str, baseline: Baseline) -> None:
+        """Something may be to be told of it."""
+        learning = baseline.learning.mode == "learning"
+        if self._learns.get(name) != learning:
+            self._learns[name] = self._modes[name] = learning
+        if baseline.handed:
+            self._changed.add(name)
+        if baseline.unanswered:
+            self._counted.add(name)
 
     def _windows(
         self,
@@ -220,14 +248,12 @@ class Baselines:
 
     def usual(self) -> list[Change]:
         """What nodes are to be told, since last asked."""
-        return [
-            change for name, baseline in self._all.items() if baseline.usual.changed
-            for change in baseline.usual.drain(name)
-        ]  # fmt: skip
+        names, self._changed = sorted(self._changed), set()
+        return [change for name in names if self._all[name].handed for change in self._all[name].usual.drain(name)]
 
     def all_usual(self) -> list[Change]:
         """Every set anew, for somebody who knows none."""
-        return [Change(name, host, clear=True) for name, baseline in self._all.items() for host in baseline.usual.hosts]
+        return [Change(name, host, clear=True) for name, baseline in self._all.items() for host in baseline.hosts]
 
     def keys(self, workload: str, host: Host) -> tuple[int, ...]:
         """Everything that this node may count of this workload."""
@@ -244,14 +270,15 @@ class Baselines:
     def restore_keys(self, workload: str, data: bytes) -> None:
         """What `unkept` gave, after the snapshot. Raises ValueError; the keys are then unknown, and their events are
         sent once more."""
-        if workload in self._all:
-            self._all[workload].load_usual(data)
+        baseline = self._all.get(workload)
+        if baseline is not None:
+            baseline.load_usual(data)
+            baseline.sleep()
 
     def unhanded(self) -> tuple[int, int]:
         """Keys beyond the bound, and repeats of unknown keys, since last asked."""
-        counts = [(b.usual.refused, b.usual.unknown) for b in self._all.values()]
-        for baseline in self._all.values():
-            baseline.usual.refused = baseline.usual.unknown = 0
+        counts = [self._all[name].unhanded() for name in self._counted]
+        self._counted.clear()
         return sum(refused for refused, _ in counts), sum(unknown for _, unknown in counts)
 
     def _overspent(self, now_ns: int) -> None:
@@ -272,8 +299,9 @@ class Baselines:
             baseline.alerts.fleet = factor
 
     def modes(self) -> dict[str, bool]:
-        """Workload -> whether it learns."""
-        return {name: baseline.learning.mode == "learning" for name, baseline in self._all.items()}
+        """Workload -> whether it learns, where that changed since last asked."""
+        modes, self._modes = self._modes, {}
+        return modes
 
     def _pass_time(self, batch: Batch, blind: Any) -> None:
         if not batch.time:
@@ -283,12 +311,15 @@ class Baselines:
             return
         self._ticked[batch.partition] = batch.time
         self._overspent(batch.time)
+        may_sleep = SLEEPERS
         for name, home in self._home.items():
             if home != batch.partition:
                 continue
             baseline = self._all[name]
             if not baseline.epoch:
                 continue
+            if may_sleep and batch.time - baseline.stirred >= SLEEP_NS and not baseline.asleep:
+                may_sleep -= baseline.sleep()
             if gap is not None:
                 baseline.blind(int(gap[0]), int(gap[1]))
             if batch.time >= baseline.deadline_ns:
@@ -296,19 +327,22 @@ class Baselines:
                 baseline.advance(batch.time)
                 if baseline.learning.mode != before:
                     self._dirty.add(name)
+                self._noted(name, baseline)
 
     def _make(self, name: str) -> Baseline:
-        rule, models = resolve(self.settings, name)
-        return Baseline(
-            name, rule, models, list(self.settings.danger.allow), self.settings.danger.enabled, self.fleet,
-            self.danger_weights,
-        )  # fmt: skip
+        patterns = tuple([pattern for pattern in self.settings.workloads if fnmatchcase(name, pattern)])
+        found = self._resolved.get(patterns)
+        if found is None:
+            found = self._resolved[patterns] = resolve(self.settings, name)
+        danger = self.settings.danger
+        return Baseline(name, *found, danger.allow, danger.enabled, self.fleet, self.danger_weights)
 
     def decide(self, decision: Decision) -> str:
         """Carry out what a person said. Raises ValueError, with the candidates, where it is unclear what is meant."""
         name = self.find(decision.workload)
         answer = self._all[name].decide(decision)
         self._dirty.add(name)
+        self._noted(name, self._all[name])
         return answer
 
     def trial(self, workload: str) -> Baseline:
@@ -361,10 +395,12 @@ class Baselines:
             home = int(state["home"])
         except (msgspec.DecodeError, KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise CorruptSnapshot(f"snapshot cannot be read: {error}") from error
+        baseline.sleep()
         self._all[name] = baseline
         if home >= 0:
             self._home[name] = home
         self._dirty.discard(name)
+        self._noted(name, baseline)
         return name
 
     def images_changed(self) -> dict[str, list[str]]:
@@ -388,6 +424,9 @@ class Baselines:
             for workload in image.members.keys() & self._all.keys():
                 self._all[workload].kin = image
         return str(name)
+
+    def asleep(self, workload: str) -> bool:
+        return self._all[workload].asleep
 
     def dirty(self) -> list[str]:
         return sorted(self._dirty)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from itertools import zip_longest
+from sys import intern
 from typing import Any
 
 ANY = "*"
@@ -107,7 +108,7 @@ class Tree:
             fresh = Node(window)
             if node.children is None:
                 node.children = {}
-            node.children[token] = fresh
+            node.children[intern(token)] = fresh  # workloads of one image have most names in common
             node = fresh
             self.size += 1
         return node
@@ -118,6 +119,13 @@ class Tree:
             yield prefix, node
         for token, child in (node.children or {}).items():
             yield from self.leaves(child, (*prefix, token))
+
+    def nodes(self, node: Node | None = None) -> Iterator[Node]:
+        """All of them, in an order that `dump` and `load` keep."""
+        node = node or self.root
+        yield node
+        for child in (node.children or {}).values():
+            yield from self.nodes(child)
 
     def remove(self, tokens: tuple[str, ...]) -> bool:
         """Forget one value, exactly as `leaves` names it."""
@@ -228,15 +236,16 @@ class Tree:
 
     def load(self, row: list[Any]) -> None:
         self.size = -1
-        self.root = self._node(row)
+        self.root = self._node(row, {})
 
-    def _node(self, row: list[Any]) -> Node:
+    def _node(self, row: list[Any], times: dict[int, int]) -> Node:
         self.size += 1
-        node = Node(row[1])
-        node.n, node.last, node.many = row[0], row[1] + row[2], bool(row[3] & 1)
-        node.replica = (row[3] >> 1) - 1 if row[3] > 1 else 0
+        node = Node(times.setdefault(row[1], row[1]))
+        last = row[1] + row[2]
+        node.n, node.last, node.many = row[0], times.setdefault(last, last), bool(row[3] & 1)
+        node.replica = (row[3] >> 1) - 1
         if len(row) > 4:
-            node.children = {kid[0]: self._node(kid[1:]) for kid in row[4]}
+            node.children = {intern(kid[0]): self._node(kid[1:], times) for kid in row[4]}
         return node
 
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Iterator
 from struct import pack, unpack
+from sys import intern
+from typing import Any
 from zlib import crc32
 
 import msgspec
@@ -187,6 +189,25 @@ class Usual:
         gone = [Change(workload, host, gone=True) for host in self._gone]
         self._add, self._remove, self._clear, self._gone = {}, {}, set(), set()
         return gone + [change for change in changes if change.add or change.remove or change.clear]
+
+    # --- asleep ---
+
+    def pack(self, places: dict[int, int]) -> list[Any] | None:
+        """All keys without their nodes, which `places` numbers by id, and none is held any more. None: nothing was
+        done, as something is still to be told, or a node is of no place."""
+        if self.changed or any(id(node) not in places for keys in self._nodes.values() for node, _, _ in keys.values()):
+            return None
+        packed = [
+            [host, [[key, places[id(node)], kind, last] for key, (node, kind, last) in keys.items()]]
+            for host, keys in self._nodes.items()
+        ]
+        self._nodes = {}
+        return packed
+
+    def unpack(self, packed: list[Any], nodes: list[Node]) -> None:
+        """What `pack` gave, with the nodes by number."""
+        for (name, boot), rows in packed:
+            self._nodes[name, boot] = {key: (nodes[at], intern(kind), last) for key, at, kind, last in rows}
 
     # --- kept ---
 

@@ -159,6 +159,8 @@ class Stages:
         self.images = Images()
         """What workloads of one image know, of all partitions; and of other workers, by `kin`."""
         self.kin = Kin(self.images, kin, lend, self._ours)
+        self.modes: dict[str, bool] = {}
+        """Workload -> whether it learns, where nodes were not told yet."""
         self.partitions: dict[int, Partition] = {}
         self.table: dict[bytes, bytes] = {}
         self.answers: dict[str, asyncio.Future[str]] = {}
@@ -214,6 +216,7 @@ class Stages:
                 await self.snapshot(partition)
             del self.partitions[number]
         self.teller.forget(self._ours)
+        self.modes = {workload: learns for workload, learns in self.modes.items() if self._ours(workload)}
         if not self.partitions:
             self.consumed.clear()
 
@@ -635,14 +638,14 @@ class Stages:
     async def tell_usual(self) -> None:
         """What changed, and is due, on wonted.control."""
         try:
-            modes: dict[str, bool] = {}
             for partition in self.partitions.values():
                 refused, unknown = partition.baselines.unhanded()
                 metrics.usual.labels("bound").inc(refused)
                 metrics.usual.labels("unknown").inc(unknown)
                 self.teller.take(partition.baselines.usual())
-                modes |= partition.baselines.modes()
-            await self.teller.tell(modes)
+                self.modes |= partition.baselines.modes()
+            await self.teller.tell(self.modes)
+            self.modes.clear()
             self.troubles.pop("usual", None)
         except Exception as error:
             metrics.faults.labels("usual").inc()
@@ -650,6 +653,9 @@ class Stages:
                 log.error("what is usual cannot be told: %s", error)
             self.troubles["usual"] = f"what is usual cannot be told: {error}"
             await asyncio.sleep(RETRY)
+
+    def _mine(self, workload: str) -> bool:
+        return partition_of(workload, self.settings.partitions) in self.partitions
 
     def _keys(self, workload: str, host: Host) -> tuple[int, ...]:
         partition = self.partitions.get(partition_of(workload, self.settings.partitions))
