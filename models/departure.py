@@ -1,6 +1,7 @@
 """Names for where an event leaves the tree: its place, its program as a whole, its category."""
 
 from models import paths
+from models.kinds import network
 from models.kinds.view import View
 from models.tree import Node
 
@@ -20,11 +21,17 @@ def _group(view: View) -> str:
     )
 
 
+def _bare(view: View) -> str:
+    """Who keeps meeting new names does not go to addresses that nobody asked for."""
+    bare = view.tokens[0] == "connect" and view.sort in ("external", "private") and network.is_address(view.tokens[3])
+    return " address" if bare else ""
+
+
 def place_of(view: View, depth: int) -> str:
     """Where it leaves the tree, at which level, and its sort. What is special has a place of its own."""
     tokens = view.tokens
     if tokens[0] == "connect" and depth == 3 and len(tokens) == 5:
-        return f"{' '.join(tokens[:3])} *:{tokens[4]}|{_group(view)}"
+        return f"{' '.join(tokens[:3])} *{_bare(view)}:{tokens[4]}|{_group(view)}"
     if tokens[0] == "exec" and depth == 1 and view.sort in _TOOLS and paths.is_system(tokens[1]):
         return f"exec {tokens[1]}|way|{view.sort}"  # that others start shells does not excuse it
     if tokens[0] == "file" or len(tokens) - depth > 1:
@@ -77,4 +84,4 @@ def _category(view: View, depth: int) -> str:
         return f"file {tokens[2]} {view.sort} {min(depth, 3) if depth < 3 else _level(view, depth)}"
     if kind == "privilege":
         return f"privilege {tokens[2]} {depth}"
-    return f"{kind} {view.sort} {depth}"
+    return f"{kind} {view.sort}{_bare(view)} {depth}"

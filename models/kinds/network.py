@@ -61,6 +61,15 @@ def split_address(text: str) -> tuple[str, str]:
     return host.strip("[]"), port
 
 
+def is_address(host: str) -> bool:
+    """Not a name: nobody asked for one before it was connected to, as far as was seen.
+
+    >>> is_address("203.0.113.7"), is_address("2001:db8::5"), is_address("api.example"), is_address("7up.example")
+    (True, True, False, False)
+    """
+    return ":" in host or host.replace(".", "").isdigit()
+
+
 def unix_name(text: str) -> str:
     name = text.removeprefix("unix:")
     if name.startswith("/"):
@@ -157,8 +166,7 @@ def weigh_connect(view: View, depth: int, nodes: list[Node], known: Known, event
         return Weight(
             0.4, what, f"there it usually uses port {', '.join(sorted(nodes[4].children or {})[:3])}", "medium", attack
         )
-    is_address = (host[:1].isdigit() and "." in host) or ":" in host
-    if is_address:
+    if is_address(host):
         near_ones = [h for h, ports in mine.items() if h.startswith(prefix(host)) and (port in ports or ANY in ports)]
         if len(near_ones) > 1:
             return Weight(6.0, what, near, "low", attack)
