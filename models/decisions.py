@@ -202,11 +202,22 @@ def take(b: "Baseline", decision: Decision) -> str:
     )
 
 
+KINDS = (*novelty.KINDS, "danger", "rate", "sequence", "drift")
+
+
+def kind_of(value: str) -> str:
+    """Raises ValueError where it is none."""
+    kind = value.partition(" ")[0]
+    if kind not in KINDS:
+        raise ValueError(f"no such value: {value}; expected one that begins with {', '.join(KINDS)}")
+    return kind
+
+
 def _value(b: "Baseline", entry: Entry) -> str:
     if not entry.value:
         raise ValueError(f"{entry.action} needs a value; see `wonted baseline show {b.name}`")
     kind = entry.value.partition(" ")[0]
-    if kind not in novelty.KINDS and kind not in ("danger", "rate", "sequence", "drift"):
+    if kind not in KINDS:
         raise ValueError(unknown(entry.value, b.quarantine))
     return kind
 
@@ -218,7 +229,7 @@ def _accept(b: "Baseline", entry: Entry, decision: Decision) -> str:
         who = d.entries[id].author or "somebody"
         raise ValueError(f"{value} was confirmed as an incident by {who} ({id}); undo that first")
     if entry.tokens is None and entry.scope != "pattern":
-        entry.tokens = _tokens(b, value)
+        entry.tokens = tokens_of(b, value)
     scopes.check(entry.scope, value, entry.tokens)
     answered = decision.alert is not None or value in b.quarantine or value in b.told.values
     if entry.scope == "value":
@@ -444,7 +455,7 @@ def _unlearn(b: "Baseline", entry: Entry) -> None:
         drift.close(b, entry.value.removeprefix("drift "))
     entry.before["leaves"] = [[list(t), [n.n, n.born, n.last, int(n.many)]] for t, n in hits]
     if entry.tokens is None:
-        entry.tokens = list(hits[0][0]) if hits else _tokens(b, entry.value)
+        entry.tokens = list(hits[0][0]) if hits else tokens_of(b, entry.value)
     if not hits:
         return
     knew = set(b.programs)
@@ -454,7 +465,8 @@ def _unlearn(b: "Baseline", entry: Entry) -> None:
     entry.before["programs"] = sorted(knew - b.programs)
 
 
-def _tokens(b: "Baseline", value: str) -> list[str] | None:
+def tokens_of(b: "Baseline", value: str) -> list[str] | None:
+    """What a value stands for, where it is known here or was told."""
     if (held := b.quarantine.get(value)) is not None:
         return list(held[0])
     hits = _leaves(b, value)

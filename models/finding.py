@@ -64,5 +64,8 @@ class Decision(msgspec.Struct, frozen=True):
     """The alert that this is the answer to: accept says that it was false, confirm that it was true."""
     tokens: tuple[str, ...] | None = None
     """What `value` stands for, where it comes from a file and the baseline may never have seen it."""
+    many: str = ""
+    """"": for one workload. workloads: `workload` is a pattern of them; image: an image without tag; later: one that
+    need not have been seen yet (pipeline/wide.py)."""
     imported: bool = False
     """From a file: no answer to an alert, and its value may be one that was never seen here."""

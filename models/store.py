@@ -14,7 +14,7 @@ from config.schema import Models, Settings
 from models import difference
 from models.baseline import Baseline, lossy
 from models.counts import WEEK
-from models.decisions import rows
+from models.decisions import rows, tokens_of
 from models.finding import Decision, Finding
 from models.learning import NS, Rule
 from models.rates import Fleet
@@ -359,6 +359,19 @@ class Baselines:
     def decisions(self, workload: str) -> list[dict[str, Any]]:
         """What is in force."""
         return rows(self._all[workload])
+
+    def __contains__(self, workload: str) -> bool:
+        return workload in self._all
+
+    def image(self, workload: str) -> str | None:
+        """The latest that its containers ran, as it was named."""
+        releases = self._all[workload].releases.rows
+        return releases[-1].image if releases else None
+
+    def tokens(self, workload: str, value: str) -> tuple[str, ...] | None:
+        """What a value of this workload stands for; None: it is not known there."""
+        found = tokens_of(self._all[workload], value)
+        return None if found is None else tuple(found)
 
     def difference(self, workload: str, other: Baseline | None) -> list[dict[str, Any]]:
         """Against another baseline; None: against its own before its latest image."""

@@ -50,13 +50,17 @@ class Client:
     def __init__(self, data: str | Path, *, timeout: float | None = 10.0) -> None:
         self.data = Path(data)
         self.timeout = timeout
+        self.note: str | None = None
+        """What the latest answer leaves out, for a person: another worker holds it."""
         self._socket: socket.socket | None = None
         self._buffer = bytearray()
 
     def call(self, op: str, **args: Any) -> Any:
         """The answer's "result" (for `batch`: the whole answer). Raises NotRunning or Refused."""
         self.send({"op": op, **args})
-        return _result(self.receive())
+        answer = self.receive()
+        self.note = answer.get("note")
+        return _result(answer)
 
     def stream(self, op: str, **args: Any) -> Iterator[Any]:
         """Each item as it comes; ends when the service closes the stream. {"dropped": n} says that n were skipped

@@ -24,11 +24,12 @@ import yaml
 
 from config.source import Key, Place, Problem, Source, parse
 from models.scopes import SCOPES
+from pipeline.wide import MANY
 
 VERSION = 1
 ACTIONS = ("accept", "confirm", "forget", "lock", "snooze")
 """What is kept; learn, enforce and undo are done once."""
-FIELDS = ("workload", "action", "value", "scope", "kind", "tokens", "author", "reason", "time", "until", "id")
+FIELDS = ("workload", "many", "action", "value", "scope", "kind", "tokens", "author", "reason", "time", "until", "id")
 TEXTS = tuple(field for field in FIELDS if field not in ("tokens", "time", "until"))
 TIME = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(?:Z|\+00:00)")
 ID = re.compile(r"[\w-]{1,80}", re.ASCII)
@@ -50,8 +51,11 @@ _Dumper.add_representer(str, _text)
 
 
 def to_yaml(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Rows of `models.decisions.rows`, whatever their order."""
-    kept = [{name: row.get(name) for name in FIELDS} for row in rows]
+    """Rows of `models.decisions.rows` and `pipeline.wide.row`, whatever their order. What is for many workloads is
+    written once."""
+    given = list(rows)
+    wide = {row["id"] for row in given if row.get("many")}
+    kept = [{name: row.get(name) for name in FIELDS} for row in given if row.get("many") or row["id"] not in wide]
     kept.sort(key=lambda row: [str(row[name] or "") for name in FIELDS])
     for row in kept:
         if row["scope"] == "value":
@@ -138,6 +142,8 @@ class _Row:
         made["scope"] = made["scope"] or "value"
         self.among(made, "action", ACTIONS)
         self.among(made, "scope", SCOPES)
+        if made["many"] is not None:
+            self.among(made, "many", MANY)
         if not made["workload"]:
             self.wrong("workload", "missing; expected the name of a workload, as `wonted workloads ls` prints it")
         if made["action"] in ("accept", "confirm", "forget") and not made["value"]:

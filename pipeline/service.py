@@ -9,6 +9,7 @@ import pwd
 import shutil
 import time
 import uuid
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -17,16 +18,19 @@ from config import VERSION
 from config.schema import Settings
 from models.decisions import ACTIONS
 from models.finding import Decision
+from models.siblings import repository
 from pipeline import metrics, transport
 from pipeline.alert import Alert
 from pipeline.app import App
 from pipeline.imports import Imports, past
 from pipeline.losses import words
 from pipeline.server import Connection, Handler, Refusal, Server, Subscriber
-from pipeline.stages import LATELY
+from pipeline.stages import LATELY, Told, awaited
 from pipeline.topics import OBSERVATIONS, OF_NODES, encode, partition_of
 from pipeline.transport.errors import WRITE_ERRORS
 from pipeline.transport.log import LogFull
+from pipeline.wide import check, row
+from pipeline.wide import words as of_many
 
 log = logging.getLogger("wonted")
 
@@ -198,7 +202,7 @@ class Service:
         return lags
 
     async def workloads(self, *_: Any) -> dict[str, Any]:
-        return {"ok": True, "result": [self._row(name) for name in sorted(self.stages.names())]}
+        return self._noted([self._row(name) for name in sorted(self.stages.names())])
 
     async def workload(self, _: Connection, request: dict[str, Any]) -> dict[str, Any]:
         name = self.named(request)
@@ -252,14 +256,16 @@ class Service:
     async def control(self, connection: Connection, request: dict[str, Any]) -> dict[str, Any]:
         """A decision: on wonted.control first, so that it survives; answered when it is applied."""
         asked = request.get("decision") or request
-        action, value, alert = asked.get("action"), asked.get("value"), None
+        action, value, found, many = asked.get("action"), asked.get("value"), None, ""
         if action not in ACTIONS:
             raise Refusal(f"action {action!r}: expected one of {', '.join(ACTIONS)}")
         if action in ("accept", "confirm", "snooze") and isinstance(value, str) and value.startswith("al_"):
             found = await self._alert(value)
-            workload, value, alert = found.workload, asked.get("pattern") or found.value, found.id
+            workload, value = found.workload, asked.get("pattern") or found.value
         elif action == "undo":
-            workload, value = self._decided(value)
+            workload, value, many = self._decided(value)
+        elif action == "accept" and asked.get("workloads") and not asked.get("workload"):
+            workload = str(asked["workloads"])
         elif action in ("accept", "confirm") and not asked.get("workload"):
             raise Refusal(f"{action}: expected the id of an alert (al_...), or a workload and a value")
         else:
@@ -267,31 +273,88 @@ class Service:
         id = asked.get("id") or f"de_{uuid.uuid4().hex}"
         if not isinstance(id, str) or id.encode().startswith(OF_NODES):
             raise Refusal(f"id {id!r}: expected a text that does not begin with u/ or m/")
+        scope = "pattern" if asked.get("pattern") else asked.get("scope") or "value"
+        tokens = None
+        if action != "undo" and (asked.get("workloads") or scope == "image"):
+            tokens = self._tokens(workload, value) if scope in ("place", "anyone") else None
+            workload, scope, many = self._wide(asked, workload, scope, found)
         span = asked.get("for_s")
         if span is not None and not (isinstance(span, (int, float)) and 0 < span < 10 * 366 * 86_400):
             raise Refusal(f"for_s {span!r}: expected seconds, at most ten years")
-        return await self._decide(
-            Decision(
-                id=id,
-                time=time.time_ns(),
-                action=action,
-                workload=workload,
-                value=value,
-                author=asked.get("author") or _user(connection.uid),
-                reason=asked.get("reason"),
-                scope="pattern" if asked.get("pattern") else asked.get("scope") or "value",
-                until=time.time_ns() + int(span * 1e9) if span is not None else None,
-                kind=asked.get("kind"),
-                alert=alert,
-            )
+        decision = Decision(
+            id=id,
+            time=time.time_ns(),
+            action=action,
+            workload=workload,
+            value=value,
+            author=asked.get("author") or _user(connection.uid),
+            reason=asked.get("reason"),
+            scope=scope,
+            until=time.time_ns() + int(span * 1e9) if span is not None else None,
+            kind=asked.get("kind"),
+            alert=found.id if found is not None and not many else None,
+            tokens=tokens,
+            many=many,
         )
+        return await (self._decide_many(decision) if many else self._decide(decision))
+
+    def _wide(self, asked: dict[str, Any], workload: str, scope: str, alert: Alert | None) -> tuple[str, str, str]:
+        """For which workloads an accept is meant: pattern or image, scope, and which of the two it is."""
+        pattern = asked.get("workloads")
+        if pattern:
+            if scope == "image" or not isinstance(pattern, str):
+                raise Refusal("workloads: expected one pattern of names; --scope image is for an image instead")
+            return pattern, scope, "workloads"
+        image = (alert.container or {}).get("image") if alert is not None else None
+        if image is None and workload in (names := self.stages.names()):
+            image = names[workload].baselines.image(workload)
+        if not image:
+            raise Refusal(f"{workload} runs no image that has a name; use --workloads PATTERN")
+        return repository(str(image)), "value", "image"
+
+    def _tokens(self, workload: str, value: object) -> tuple[str, ...] | None:
+        names = self.stages.names()
+        return names[workload].baselines.tokens(workload, str(value)) if workload in names else None
+
+    async def _decide_many(self, decision: Decision) -> dict[str, Any]:
+        """Into every partition; each answers for its own workloads, where this worker holds it."""
+        try:
+            check(decision)
+        except ValueError as error:
+            raise Refusal(str(error)) from None
+        every = range(self.settings.partitions)
+        of = {partition_of(decision.workload, len(every))} if decision.many == "later" else set(every)
+        loop = asyncio.get_running_loop()
+        waiting = {awaited(decision, n): loop.create_future() for n in sorted(of & set(self.stages.partitions))}
+        self.stages.answers.update(waiting)
+        answers: list[Told] = []
+        try:
+            for number in sorted(of):
+                await self._write_down(decision, number)
+            answers = await asyncio.wait_for(asyncio.gather(*waiting.values()), DECISION_WAIT)
+            text = _told(decision, answers, len(of) - len(waiting))
+        except TimeoutError:
+            text = f"{decision.action} ({decision.id}) is written down, not applied everywhere yet; see `wonted status`"
+        except ValueError as error:
+            raise Refusal(str(error)) from None
+        finally:
+            for name in waiting:
+                self.stages.answers.pop(name, None)
+        done = sorted(name for answer in answers for name in answer.done)
+        refused = {name: why for answer in answers for name, why in answer.refused.items()}
+        result = {"id": decision.id, "workload": decision.workload, "text": text, "workloads": done, "refused": refused}
+        return {"ok": True, "result": result}
 
     async def _decide(self, decision: Decision) -> dict[str, Any]:
         workload = decision.workload
         applied = self.stages.answers[decision.id] = asyncio.get_running_loop().create_future()
         try:
-            await self._write_down(decision)
-            text = await asyncio.wait_for(applied, DECISION_WAIT)
+            number = partition_of(workload, self.settings.partitions)
+            await self._write_down(decision, number)
+            if self.stages.partitions and number not in self.stages.partitions:
+                text = f"{workload}: {decision.action} ({decision.id}) is written down for the worker that judges it"
+            else:
+                text = await asyncio.wait_for(applied, DECISION_WAIT)
         except TimeoutError:
             text = (
                 f"{workload}: {decision.action} ({decision.id}) is written down, not applied yet; see `wonted status`"
@@ -302,8 +365,7 @@ class Service:
             self.stages.answers.pop(decision.id, None)
         return {"ok": True, "result": {"id": decision.id, "workload": workload, "text": text}}
 
-    async def _write_down(self, decision: Decision) -> None:
-        partition = partition_of(decision.workload, self.settings.partitions)
+    async def _write_down(self, decision: Decision, partition: int) -> None:
         try:
             await self.stages.ask(decision.id.encode(), encode(decision), partition)
         except WRITE_ERRORS as error:
@@ -319,17 +381,47 @@ class Service:
         alert: Alert = found[0]
         return alert
 
-    def _decided(self, id: object) -> tuple[str, str]:
-        """Workload and id of a decision in force that is meant by its id, or by how that begins."""
+    def _decided(self, id: object) -> tuple[str, str, str]:
+        """Workload and id of a decision in force that is meant by its id, or by how that begins; and for which many."""
         if not isinstance(id, str) or not id:
             raise Refusal("undo: expected the id of a decision (de_...)")
-        rows = [row for name in self.stages.names() for row in self._in_force(name) if row["id"].startswith(id)]
+        there = self._for_many() + [row for name in self.stages.names() for row in self._in_force(name)]
+        rows = [row for row in there if row["id"].startswith(id)]
         exact = [row for row in rows if row["id"] == id] or rows
         if not exact:
-            raise Refusal(f"no decision {id} is in force; `wonted baseline decisions` lists them")
-        if len(exact) > 1:
-            raise Refusal(f"{id} is ambiguous: {', '.join(row['id'] for row in exact[:5])}")
-        return exact[0]["workload"], exact[0]["id"]
+            raise Refusal(f"no decision {id} is in force; `wonted baseline decisions` lists them{self._but()}")
+        if len(ids := sorted({row["id"] for row in exact})) > 1:
+            raise Refusal(f"{id} is ambiguous: {', '.join(ids[:5])}")
+        many = exact[0].get("many") or ("workloads" if len(exact) > 1 else "")
+        return exact[0]["workload"], ids[0], many
+
+    def _for_many(self) -> list[dict[str, Any]]:
+        """Decisions for more than one workload, or for one that was not seen, each once."""
+        wides = {id: wide for p in self.stages.partitions.values() for id, wide in p.wide.entries.items()}
+        return [row(wide) for _, wide in sorted(wides.items())]
+
+    def elsewhere(self) -> str | None:
+        """Which workloads this worker knows nothing of, as others hold them; None: it holds all."""
+        held, of = set(self.stages.partitions), self.settings.partitions
+        missing = [number for number in range(of) if number not in held]
+        if self.stages.alone or not missing:
+            return None
+        told = sorted(name for name in self.stages.alerts_of if partition_of(name, of) not in held)
+        some = f" ({', '.join(told[:8])}{' ...' if len(told) > 8 else ''} among them)" if told else ""
+        return (
+            f"this worker holds {len(held)} of {of} partitions; workloads of partition"
+            f"{'' if len(missing) == 1 else 's'} {', '.join(map(str, missing))}{some} are held by other workers of the "
+            "group: ask those too, each by its --data"
+        )
+
+    def _but(self) -> str:
+        note = self.elsewhere()
+        return f"; {note}" if note else ""
+
+    def _noted(self, result: Any) -> dict[str, Any]:
+        """An answer, with what is missing in it."""
+        note = self.elsewhere()
+        return {"ok": True, "result": result} | ({"note": note} if note else {})
 
     def _in_force(self, name: str) -> list[dict[str, Any]]:
         return self.stages.names()[name].baselines.decisions(name)
@@ -342,7 +434,9 @@ class Service:
             there = {row["id"] for row in rows}
             over = [d for name in names for d in self.stages.decisions_on(name) if d.id not in there]
             rows += map(past, sorted(over, key=lambda d: (d.time, d.id)))
-        return {"ok": True, "result": rows}
+        if not request.get("workloads"):
+            rows = self._for_many() + rows
+        return self._noted(rows)
 
     def _meant(self, asked: object) -> list[str]:
         """Of each pattern all that match; of none all."""
@@ -353,7 +447,7 @@ class Service:
             raise Refusal("workloads: expected a list of names")
         names: dict[str, None] = {}
         for one in map(str, asked):
-            names |= dict.fromkeys([n for n in known if fnmatchcase(n, one)] or [resolve(one, known)])
+            names |= dict.fromkeys([n for n in known if fnmatchcase(n, one)] or [self._resolved(one)])
         return list(names)
 
     async def diff(self, _: Connection, request: dict[str, Any]) -> dict[str, Any]:
@@ -361,7 +455,7 @@ class Service:
         names = self.stages.names()
         a = self.named(request)
         asked = request.get("other")
-        other = None if asked is None else resolve(str(asked), sorted(names))
+        other = None if asked is None else self._resolved(str(asked))
         try:
             against = None if other is None else names[other].baselines.trial(other)
             rows = names[a].baselines.difference(a, against)
@@ -374,11 +468,14 @@ class Service:
         asked = request.get("decisions")
         if not isinstance(asked, list):
             raise Refusal("decisions: expected a list")
-        plan = Imports(self.stages.names(), self.stages.decisions_on, time.time_ns()).plan(asked)
+        names, wide, whole = self.stages.names(), self._for_many(), self.elsewhere() is None
+        imports = Imports(names, self.stages.decisions_on, time.time_ns(), wide, whole)
+        plan = imports.plan(asked)
         refused = any(step.outcome == "refused" for step in plan)
         for step in plan:
             if step.decision is not None and not refused and not request.get("dry_run"):
-                answer = await self._decide(step.decision)
+                many = bool(step.decision.many)
+                answer = await (self._decide_many(step.decision) if many else self._decide(step.decision))
                 step.text = answer["result"]["text"]
         rows = [{"outcome": step.outcome, "text": step.text} for step in plan]
         return {"ok": True, "result": {"taken": not refused and not request.get("dry_run"), "decisions": rows}}
@@ -391,7 +488,34 @@ class Service:
         asked = request.get("workload")
         if not isinstance(asked, str):
             raise Refusal("workload: expected a name")
-        return resolve(asked, sorted(self.stages.names()))
+        return self._resolved(asked)
+
+    def _resolved(self, asked: str) -> str:
+        try:
+            return resolve(asked, sorted(self.stages.names()))
+        except Refusal as error:
+            raise Refusal(f"{error}{self._but()}") from None
+
+
+def _told(decision: Decision, answers: Sequence[Told], elsewhere: int) -> str:
+    """What became of a decision for many, for a person. `elsewhere`: partitions of other workers."""
+    done = sorted(name for answer in answers for name in answer.done)
+    refused = sorted((name, why) for answer in answers for name, why in answer.refused.items())
+    some = f" ({', '.join(done[:8])}{' ...' if len(done) > 8 else ''})" if done else ""
+    count = f"{len(done)} workload{'' if len(done) == 1 else 's'} here{some}"
+    if decision.action == "undo":
+        text = f"{decision.value} is taken back, in {count}"
+    elif decision.many == "later":
+        waits = f"{decision.workload} was not seen here yet: kept until it is, and applied then"
+        text = f"{decision.workload}: {decision.action} is applied" if done or refused else waits
+    else:
+        text = f"{decision.value} is normal in {of_many(decision)}: {count}, and later ones when they appear"
+    parts = [text, *(f"not in {name}: {why}" for name, why in refused[:5])]
+    if len(refused) > 5:
+        parts.append(f"nor in {len(refused) - 5} more")
+    if elsewhere:
+        parts.append(f"{elsewhere} of the partitions are other workers', which apply it to their own")
+    return "; ".join(parts)
 
 
 def resolve(asked: str, names: list[str]) -> str:

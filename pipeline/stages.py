@@ -44,6 +44,7 @@ from pipeline.nodes import Follow
 from pipeline.sinks.outbox import OutboxError
 from pipeline.topics import OF_NODES, Found, decode_decision, decode_found, encode, partition_of
 from pipeline.usual import Teller, Write
+from pipeline.wide import Wide, check, covers
 from probes.batch import decode
 from probes.event import Batch, Event
 
@@ -76,6 +77,23 @@ FINDINGS = 2000
 KEEP = 1.0
 """Seconds between copies of the open incidents."""
 INCIDENTS = "incidents.bin"
+HISTORY = 512
+"""Decisions remembered per workload that are not in force any more; the oldest go first."""
+
+
+class Told(msgspec.Struct):
+    """What became of a decision for many workloads in one partition."""
+
+    done: list[str] = []
+    refused: dict[str, str] = {}
+    """Workload -> why."""
+    kept: bool = False
+    """It waits for more, or did."""
+
+
+def awaited(decision: Decision, partition: int) -> str:
+    """By which name its answer is waited for: of one for many, each partition answers."""
+    return f"{decision.id}/{partition}" if decision.many else decision.id
 
 
 class Run(msgspec.Struct, array_like=True):
@@ -122,6 +140,7 @@ class Partition:
         """Taken from the stream and not yet acknowledged, in order."""
         self.unkept: set[str] = set()
         """Workloads whose latest snapshot is not in the table."""
+        self.wide = Wide()
         self.owed: dict[str, list[Decision]] = {}
         """Decisions to be applied again, because the snapshot that held them was corrupt."""
         self.changed = False
@@ -163,7 +182,8 @@ class Stages:
         """Workload -> whether it learns, where nodes were not told yet."""
         self.partitions: dict[int, Partition] = {}
         self.table: dict[bytes, bytes] = {}
-        self.answers: dict[str, asyncio.Future[str]] = {}
+        self.answers: dict[str, asyncio.Future[Any]] = {}
+        """What is awaited of a decision, as `awaited` names it."""
         self.troubles: dict[str, str] = {}
         self._begun: set[str] = set()
         """What makes `status` yellow, by where; removed when it is over."""
@@ -270,6 +290,10 @@ class Stages:
                 except CorruptSnapshot as error:
                     self._corrupt(f"what workloads of {key.decode(errors='replace')} know of each other", error)
         self._decide_again(partition)
+        try:
+            partition.wide.load(self.table, number)
+        except ValueError as error:
+            self._corrupt(f"a decision for many workloads in partition {number}", error)
         return partition
 
     def _restore_keys(self, partition: Partition) -> None:
@@ -357,6 +381,57 @@ class Stages:
                 self._handed.set()
         if partition.owed:
             self._decide_again(partition)
+        if partition.wide.entries:
+            for name in {event.workload for event in batch.events if event.workload in partition.baselines}:
+                await self._meet(partition, name, batch.time)
+
+    async def _meet(self, partition: Partition, name: str, now: int) -> None:
+        """What was decided for many workloads, for one that is new or has a new image."""
+        for wide in partition.wide.due(name, partition.baselines.image(name), now):
+            await self._decide_one(partition, wide, name)
+        for id in partition.wide.over(now):
+            partition.wide.drop(id)
+            await self._keep_wide(partition, id, None)
+
+    async def _decide_one(self, partition: Partition, wide: Decision, name: str) -> str | None:
+        """A wide decision on one workload: why not, where it is refused there."""
+        try:
+            await self._decide(partition, msgspec.structs.replace(wide, workload=name, many=""))
+        except ValueError as error:
+            metrics.decisions.labels("refused").inc()
+            log.warning("%s: the decision %s does not hold there: %s", name, wide.id, error)
+            return str(error)
+        finally:
+            if wide.many == "later" and partition.wide.drop(wide.id):
+                await self._keep_wide(partition, wide.id, None)
+        return None
+
+    async def _keep_wide(self, partition: Partition, id: str, decision: Decision | None) -> None:
+        async def kept(_: bytes | None, value: bytes | None, __: int) -> None:
+            await self._keep(partition, b"s/%d/%s" % (partition.number, id.encode("utf-8", "surrogateescape")), value)
+
+        value = msgspec.msgpack.encode(decision) if decision is not None else None
+        await self._surely("control", kept, [(None, value)])  # type: ignore[list-item]
+
+    async def _decide_many(self, partition: Partition, decision: Decision) -> Told:
+        """Kept for workloads to come, and applied to those of this partition that are there."""
+        check(decision)
+        told = Told()
+        names = partition.baselines.names()
+        if decision.action == "undo":
+            told.kept = partition.wide.drop(decision.value or "")
+            await self._keep_wide(partition, decision.value or "", None)
+            names = [n for n in names if any(r["id"] == decision.value for r in partition.baselines.decisions(n))]
+        else:
+            partition.wide.put(decision)
+            told.kept = True
+            await self._keep_wide(partition, decision.id, decision)
+            names = [n for n in names if covers(decision, n, partition.baselines.image(n))]
+        for name in names:
+            problem = await self._decide_one(partition, decision, name)
+            told.refused |= {name: problem} if problem is not None else {}
+            told.done += [name] if problem is None else []
+        return told
 
     def _first_time(self, partition: Partition, batch: Batch) -> bool:
         runs = partition.runs
@@ -520,17 +595,20 @@ class Stages:
             return
         try:
             async with partition.lock:
-                text = await self._decide(partition, decision)
+                if decision.many:
+                    text: str | Told = await self._decide_many(partition, decision)
+                else:
+                    text = await self._decide(partition, decision)
             metrics.decisions.labels("applied").inc()
             self._handed.set()
-            self._answer(decision.id, text)
+            self._answer(awaited(decision, partition.number), text)
         except ValueError as error:
             metrics.decisions.labels("refused").inc()
-            self._answer(decision.id, error)
+            self._answer(awaited(decision, partition.number), error)
         except Exception as error:
             metrics.faults.labels("control").inc()
             log.exception("the decision %s on %s", decision.id, decision.workload)
-            self._answer(decision.id, ValueError(f"could not be applied: {error}"))
+            self._answer(awaited(decision, partition.number), ValueError(f"could not be applied: {error}"))
 
     async def _decide(self, partition: Partition, decision: Decision) -> str:
         earlier = self.decisions_on(decision.workload)
@@ -538,7 +616,7 @@ class Stages:
             return f"{decision.workload}: {decision.action} was applied before"
         text = partition.baselines.decide(decision)
         key = b"d/" + decision.workload.encode("utf-8", "surrogateescape")
-        value = msgspec.msgpack.encode([*earlier, decision])
+        value = msgspec.msgpack.encode([*self._remembered(partition, decision.workload, earlier), decision])
 
         async def kept(_: bytes | None, value: bytes | None, __: int) -> None:
             await self._keep_images(partition)
@@ -548,8 +626,17 @@ class Stages:
         await self._surely("control", kept, [(None, value)])
         return text
 
+    def _remembered(self, partition: Partition, workload: str, earlier: list[Decision]) -> list[Decision]:
+        """Of these all that are in force, and the newest HISTORY of the others."""
+        if len(earlier) < HISTORY:
+            return earlier
+        there = {row["id"] for row in partition.baselines.decisions(workload)}
+        over = [decision for decision in earlier if decision.id not in there][1 - HISTORY :]
+        kept = there | {decision.id for decision in over}
+        return [decision for decision in earlier if decision.id in kept]
+
     def decisions_on(self, workload: str) -> list[Decision]:
-        """All that people ever decided about it, in order, whether or not it is still in force."""
+        """What people decided about it, in order: all that is in force, and the newest HISTORY that are not."""
         value = self.table.get(b"d/" + workload.encode("utf-8", "surrogateescape"))
         if value is None:
             return []
@@ -559,7 +646,7 @@ class Stages:
             self._corrupt(f"the list of decisions on {workload}", error)
             return []
 
-    def _answer(self, id: str, answer: str | ValueError) -> None:
+    def _answer(self, id: str, answer: "str | Told | ValueError") -> None:
         waiting = self.answers.pop(id, None)
         if waiting is None or waiting.done():
             return

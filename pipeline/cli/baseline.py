@@ -68,7 +68,14 @@ def accept(
     ] = None,
     scope: Annotated[
         str | None,
-        typer.Option(help="How wide: value (this alone), place (one step wider), anyone (by any program)."),
+        typer.Option(
+            help="How wide: value (this alone), place (one step wider), anyone (by any program), image (this value, in "
+            "all workloads of the image)."
+        ),
+    ] = None,
+    workloads: Annotated[
+        str | None,
+        typer.Option(metavar="GLOB", help="In all workloads that match, also those that appear later: 'shop/*'."),
     ] = None,
     pattern: Annotated[
         str | None, typer.Option(metavar="GLOB", help="All values of the workload that match this shell pattern.")
@@ -79,7 +86,13 @@ def accept(
     json: Json = False,
 ) -> int:
     """This is normal: the next one is silent. For good and as it is, it is learned; else silent as long as said."""
-    wide = {"scope": scope, "pattern": pattern, "for_s": decisions.length(span), "author": author}
+    wide = {
+        "scope": scope,
+        "pattern": pattern,
+        "workloads": workloads,
+        "for_s": decisions.length(span),
+        "author": author,
+    }
     if pattern is not None and not alert.startswith("al_"):
         return decide("accept", alert, value=pattern, reason=reason, json=json, **wide)
     if value is None:

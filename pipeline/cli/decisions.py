@@ -8,7 +8,7 @@ import typer
 
 from pipeline.cli.context import CONFIG, FAILURE, OK, Stop, options, say
 from pipeline.cli.service import Json
-from pipeline.cli.workloads import Name, Reason, decide
+from pipeline.cli.workloads import Name, Reason, decide, noted
 
 Author = Annotated[str | None, typer.Option(help="Who decides; by default who is logged in.")]
 For = Annotated[str | None, typer.Option("--for", metavar="TIME", help="How long: 90s, 2h, 7d. By default for good.")]
@@ -88,6 +88,7 @@ def decisions(
 
     with options.client() as client:
         rows = client.call("decisions", workloads=workloads, all=all)
+        noted(client)
     if json:
         for row in rows:
             emit(row)
@@ -130,6 +131,7 @@ def export(workloads: Names = None) -> int:
 
     with options.client() as client:
         rows = client.call("decisions", workloads=workloads)
+        noted(client)
     write(to_yaml(rows))
     say(f"{len(rows)} decisions")
     return OK
@@ -163,9 +165,10 @@ def import_(
         elif step["outcome"] != "refused":
             line(f"{step['outcome']:5} {step['text']}")
     refused = [f"{place}: {step['text']}" for place, step in steps if step["outcome"] == "refused"]
-    counts = {name: sum(step["outcome"] == name for _, step in steps) for name in ("new", "same", "over")}
+    counts = {name: sum(step["outcome"] == name for _, step in steps) for name in ("new", "same", "over", "later")}
     if refused:
         raise Stop(FAILURE, "\n".join([*map(visible, refused), "wonted: nothing was taken in"]))
     done = "would be taken in" if dry_run else "taken in"
-    say(f"{counts['new']} {done}, {counts['same']} in force already, {counts['over']} over")
+    later = f", {counts['later']} kept for workloads that were not seen yet" if counts["later"] else ""
+    say(f"{counts['new']} {done}, {counts['same']} in force already, {counts['over']} over{later}")
     return OK

@@ -1,11 +1,14 @@
 """workloads ls, show, learn, enforce."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pipeline.cli.context import OK, options, say
 from pipeline.cli.service import Json
+
+if TYPE_CHECKING:
+    from pipeline.client import Client
 
 Name = Annotated[str, typer.Argument(metavar="W", help="A workload: its name, a unique prefix, or a shell pattern.")]
 Reason = Annotated[str | None, typer.Option(help="Why, for whoever looks later.")]
@@ -26,6 +29,7 @@ def ls(json: Json = False) -> int:
 
     with options.client() as client:
         rows = client.call("workloads")
+        noted(client)
     if json:
         for row in rows:
             emit(row)
@@ -35,6 +39,14 @@ def ls(json: Json = False) -> int:
     if not rows:
         say("no workload seen yet; they appear as their processes act")
     return OK
+
+
+def noted(client: "Client") -> None:
+    """What an answer leaves out."""
+    from pipeline.sinks.text import visible
+
+    if client.note:
+        say(f"wonted: {visible(client.note)}")
 
 
 def tail(row: dict[str, Any]) -> tuple[object, ...]:

@@ -232,10 +232,34 @@ def test_where_one_decision_is_refused_none_is_taken(shop: Shop, tmp_path: Path)
     said = wonted("baseline", "import", file, "--data", shop.data)
 
     assert 1 == said.code
-    assert f"{file}:6:3: no workload nowhere here yet" in said.err
     assert f"{file}:9:3: pattern 'exec *' is all of exec; say at least the program" in said.err
     assert "nothing was taken in" in said.err
     assert [] == shop.decided()
+    assert "nowhere" not in shop("baseline", "decisions").out
+
+
+def test_one_answer_for_many_workloads_goes_out_and_comes_back_in_one_line(shop: Shop, tmp_path: Path) -> None:
+    """By an alert's id; the export has it once, and what was not seen yet is said to wait."""
+    other = Shop(shop.data, f"{shop.name}-b")
+    other.run("/bin/date")
+    shop.run("/usr/bin/wget", "-q", "x")
+    said = shop("baseline", "accept", shop.alert("wget")["id"], "--workloads", f"{shop.name}*", "--reason", "backup")
+    file = tmp_path / "d.yaml"
+    file.write_text(shop("baseline", "export").out)
+    rows = [row for row in yaml.safe_load(file.read_text())["decisions"] if row["workload"].startswith(shop.name)]
+    listed = shop("baseline", "decisions").out
+    shop("baseline", "undo", rows[0]["id"])
+    undone = (shop.decided(), other.decided())
+    rows = [*rows, {"workload": f"{shop.name}-c", "action": "lock"}]
+    file.write_text(yaml.safe_dump({"version": 1, "decisions": rows}, sort_keys=False))
+    taken = shop("baseline", "import", file)
+
+    assert "2 workloads here" in said.err and "and later ones when they appear" in said.err
+    assert [(f"{shop.name}*", "workloads")] == [(row["workload"], row["many"]) for row in rows[:1]]
+    assert f"in all workloads that match {shop.name}*" in " ".join(listed.split())
+    assert ([], []) == undone
+    assert "1 taken in, 0 in force already, 0 over, 1 kept for workloads that were not seen yet" in taken.err
+    assert ["accept"] == [row["action"] for row in other.decided()]
 
 
 def test_two_baselines_are_compared_and_one_with_its_own_latest_image(shop: Shop, data: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.client import Refused
 from pipeline.topics import partition_of
 from probes.link import Link
 from tests.kafka.broker import Broker, Missing
@@ -56,6 +57,11 @@ class Group:
         with worker.client() as client:
             rows: list[dict[str, Any]] = client.call("workloads")
         return next((row for row in rows if row["workload"] == self.workload), {})
+
+    def decided(self, worker: Worker) -> list[dict[str, Any]]:
+        with worker.client() as client:
+            rows: list[dict[str, Any]] = client.call("decisions", workloads=[self.workload])
+        return rows
 
     def end(self) -> None:
         for worker in (self.near, self.far):
@@ -153,6 +159,28 @@ def test_what_another_worker_finds_usual_reaches_the_agent_and_leaves_it(group: 
     assert {7} == node.kernel.keys
     assert before + 5 == group.row(group.near)["events"]
     assert took < 2.0, "much less where the machine is not busy"
+
+
+def test_a_worker_that_holds_some_partitions_says_whose_workloads_it_leaves_out(group: Group, folder: Path) -> None:
+    """And a decision for many reaches the workloads that another worker judges."""
+    node = Node(folder / "node", group.near, group.workload)
+    node.open("/app/x", 7)
+    node.flush()
+    until(lambda: group.row(group.far), PATIENCE)
+    theirs = ", ".join(map(str, sorted(group.partitions(group.far))))
+
+    with group.near.client() as client:
+        rows, note = client.call("decisions"), client.note
+        with pytest.raises(Refused) as refused:
+            client.call("workload", workload=group.workload)
+        said = client.call("control", action="accept", value="exec a -> b", workloads="web*")
+    until(lambda: group.decided(group.far), PATIENCE)
+
+    assert [] == rows
+    assert note is not None and f"{theirs} are held by other workers of the group: ask those too" in note
+    assert f"no workload {group.workload}" in str(refused.value) and note in str(refused.value)
+    assert "of the partitions are other workers', which apply it to their own" in said["text"]
+    assert [said["id"]] == [row["id"] for row in group.decided(group.far)]
 
 
 def siblings(worker: Worker, workload: str) -> dict[str, int]:
