@@ -809,11 +809,13 @@ class Baseline(base.AnomalyDetector):
     ) -> Finding | None:
         value = novelty.value(view.tokens)
         now = self.now
+        before = value in self.quarantine
         entry = self.hold(value, list(view.tokens), expected, event.count)
         subject = self._subject(event, view, value, place, depth)
         if release is not None:  # one alert for all that is harmless and new in it
             subject = f"release {release.digest}"
-        if (new := self.releases.fresh(event.container, self.seconds(event.time), releases.SHOWN_S)) is not None:
+        new = self.releases.fresh(event.container, self.seconds(event.time), releases.SHOWN_S)
+        if new is not None and not before:
             new.note(value)
         # what is told because a person said so, or is held back, says nothing of how many false alerts there are
         d = self.decisions
