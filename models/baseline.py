@@ -128,7 +128,7 @@ class Baseline(base.AnomalyDetector):
         self.calls = ProcessCalls()
         self.epoch = 0
         """Nanoseconds since the epoch of the first event; all other times are seconds since then."""
-        self.now_ns = 0
+        self.now_ns = self.now = 0
         self.window = 0
         self.window_end = 1
         self.deadline_ns = 0
@@ -488,17 +488,13 @@ class Baseline(base.AnomalyDetector):
     def seconds(self, time_ns: int) -> int:
         return max(0, (time_ns - self.epoch) // NS)
 
-    @property
-    def now(self) -> int:
-        return self.seconds(self.now_ns)
-
     def advance(self, time_ns: int) -> None:
         """Let time pass: windows, clock hours, and the end of learning."""
         if not self.epoch:
             self.epoch = time_ns
         if time_ns > self.now_ns:
             self.now_ns = time_ns
-        now = self.now
+        now = self.now = self.seconds(self.now_ns)
         if now >= self.window_end:
             width = max(1, min(600, (now - self.learning.start) // 60))
             self.window = now
@@ -1248,6 +1244,7 @@ class Baseline(base.AnomalyDetector):
     def load(self, s: dict[str, Any]) -> None:
         self._asleep = None
         self.epoch, self.now_ns, self.deadline_ns, self.grace_until = s["epoch"], s["now"], s["deadline"], s["grace"]
+        self.now = self.seconds(self.now_ns)
         self.blind_until = s["blind"]
         self.window, self.window_end = s["window"]
         self.learning.load(s["learning"])

@@ -395,6 +395,7 @@ class Baselines:
         data = _packed(MAGIC, msgspec.msgpack.encode({**baseline.state(), **home}))
         while len(data) > WIRE and baseline.lighten(WIRE / len(data)):
             data = _packed(MAGIC, msgspec.msgpack.encode({**baseline.state(), **home}))
+            self._noted(workload, baseline)
         self._dirty.discard(workload)
         return data
 

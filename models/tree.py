@@ -160,10 +160,15 @@ class Tree:
         mine = {t: c for t, c in children.items() if t != wild and wildcard(t) == wild}
         if len(mine) < wide:
             return False
-        seen = sum(visits(c) for c in mine.values())
-        singles = sum(1 for c in mine.values() if not c.many and not c.children) + sum(
-            1 for c in mine.values() if c.children and visits(c) <= 8
-        )
+        seen = singles = 0
+        for child in mine.values():
+            if child.children:
+                below = visits(child)
+                singles += below <= 8
+            else:
+                below = child.n
+                singles += not child.many
+            seen += below
         if singles <= SINGLE_SHARE * max(1, seen):
             return False
         into = children.get(wild)
@@ -281,4 +286,10 @@ def _in_turn(node: Node, prefix: tuple[str, ...], of: set[int]) -> list[Value]:
 
 def visits(node: Node) -> int:
     """Of all that lies below it, too."""
-    return node.n + sum(visits(c) for c in (node.children or {}).values())
+    seen = 0
+    left = [node]
+    for above in left:
+        seen += above.n
+        if above.children:
+            left += above.children.values()
+    return seen
