@@ -73,8 +73,8 @@ class Categories:
     def seen(self, category: str, observed_s: float = 0.0, now: int | None = None, without: int | None = None) -> bool:
         """Seen since the start was over: its first tenth of the time looked at. `without`: a window that says nothing,
         as it is in doubt itself."""
-        entry = self.counts.get(category)
-        if entry is None or entry[3] == [without]:
+        entry = self._but(without).get(category)
+        if entry is None:
             return False
         kept, now = _kept(observed_s), int(observed_s) if now is None else now
         return bool(entry[1] > now - 0.9 * kept)
@@ -82,7 +82,7 @@ class Categories:
     def unseen_per_week(self, observed_s: float, now: int | None = None, without: int | None = None) -> float:
         kept, now = _kept(observed_s), int(observed_s) if now is None else now
         since = now - kept / 2
-        windows = {last for _, last, again, _ in self.counts.values() if not again and last > since} - {without}
+        windows = {last for _, last, again, _ in self._but(without).values() if not again and last > since}
         return THETA * WEEK / kept + len(windows) * WEEK / (kept / 2)
 
     def surprises_per_week(self, observed_s: float, now: int) -> float:
@@ -105,13 +105,14 @@ class Categories:
     def _per_week(self, category: str, observed_s: float, now: int | None, without: int | None) -> float:
         kept, now = _kept(observed_s), int(observed_s) if now is None else now
         expected = self.unseen_per_week(observed_s, now, without)
-        entry = self.counts.get(category)
+        counts = self._but(without)
+        entry = counts.get(category)
         if entry is None or not entry[2]:
             return expected
         # a rate that fades has this much of the past in it
         weight = max(1.0, HALF_LIFE_S / 0.6931 * (1 - 0.5 ** (observed_s / HALF_LIFE_S)))
         mine = _rate(entry, weight, kept, now)
-        rates = (_rate(other, weight, kept, now) for other in self.counts.values() if other[2])
+        rates = (_rate(other, weight, kept, now) for other in counts.values() if other[2])
         return expected + sum(rate for rate in rates if rate <= mine)
 
     def of_kind(self, kind: str, observed_s: float, now: int) -> float:
@@ -132,6 +133,21 @@ class Categories:
                 once = WEEK / (kept / 2) if entry[1] > since else 0.0
                 expected += _rate(entry, weight, kept, now) if entry[2] else once
         return expected
+
+    def _but(self, without: int | None) -> dict[str, list[Any]]:
+        """The counts as if this window had not been."""
+        if without is None:
+            return self.counts
+        counts = {}
+        for category, entry in self.counts.items():
+            n, _, again, latest = entry
+            if without in latest:
+                latest = [window for window in latest if window != without]
+                if not latest:
+                    continue
+                entry = [max(0.0, n - 1.0), latest[-1], again and len(latest) > 1, latest]
+            counts[category] = entry
+        return counts
 
     def dump(self) -> list[Any]:
         return [self.counts, self.faded]

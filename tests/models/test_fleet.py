@@ -69,9 +69,10 @@ def test_a_life_is_the_same_for_the_same_seed_and_another_for_another(kind: type
 
 def test_what_was_done_while_it_learned_is_told_when_it_is_done_again():
     """Poisoning: the intruder was there before, once, on one of two replicas. Nine of ten repeats are told."""
-    rows = list(fleet([Life, Cron], [Setting(1.0, poisoned=True)], workloads=3, learn=10, enforce=7, replicas=2))
+    rows = list(fleet([Life, Cron], [Setting(1.0, poisoned=True)], workloads=10, learn=14, enforce=1, replicas=2))
 
-    assert sum(row.detected for row in rows) >= 0.8 * sum(row.attacks for row in rows), rows
+    assert 20 == sum(row.enforcing for row in rows)
+    assert sum(row.detected for row in rows) >= 0.9 * 20, rows
 
 
 def test_a_runner_that_always_makes_new_programs_is_quiet():
