@@ -886,7 +886,7 @@ class Baseline(base.AnomalyDetector):
             "novelty",
             None,
             severity,
-            weight.what.format(workload=self.name),
+            weight.what.replace("{workload}", self.name),
             f"{why}{self.forced_note()}.",
             self._bits(expected),
             expected,

@@ -109,7 +109,7 @@ ACTS: tuple[Act, ...] = (
     Act("namespace refused", "worker", call(272, "0x10000000"), ("unshare",)),
     Act("ptrace of the database", "worker", "pid = next(p for p in os.listdir('/proc') if p.isdigit() and open(f'/proc/{p}/comm').read().startswith('redis')); " + call(101, "0x4206", "int(pid)", 0, 0), ("ptrace",)),
     Act("memory of the database", "worker", "pid = next(p for p in os.listdir('/proc') if p.isdigit() and open(f'/proc/{p}/comm').read().startswith('redis')); out = open(f'/proc/{pid}/mem', 'rb')", ("/mem",)),
-    Act("rights by an attribute", "worker", "os.setxattr('/data/uploads/k.jpg', 'security.capability', bytes.fromhex('0100000200040000000000000000000000000000'))", ("/data/uploads/k.jpg",)),
+    Act("rights by an attribute", "worker", "open('/data/uploads/l.jpg', 'w').write('x'); os.setxattr('/data/uploads/l.jpg', 'security.capability', bytes.fromhex('0100000200040000000000000000000000000000'))", ("/data/uploads/l.jpg",)),
     Act("memory file made", "worker", "os.memfd_create('y', 0)", ("memfd_create",)),
     Act("memory that is written and run", "worker", "import mmap; mmap.mmap(-1, 4096, prot=7)", ("mmap",)),
     Act("bpf refused", "worker", "b = bytes(128); " + call(321, 5, "b", 128), ("bpf",)),

@@ -130,7 +130,7 @@ def test_a_corrupt_snapshot_is_refused(junk: bytes, at: int, flip: int):
 
 
 HOSTILE = st.text(max_size=60) | st.sampled_from(
-    ["", "/", "//", "..", "/" * 300, "\x00", "/proc/self/fd/1", "unix:", "[::]:0", ":::", "x:y"]
+    ["", "/", "//", "..", "/" * 300, "\x00", "/proc/self/fd/1", "unix:", "[::]:0", ":::", "x:y", "{a}", "{"]
 )
 
 
@@ -172,6 +172,19 @@ def test_no_text_of_an_attacker_stops_it(text: str, other: str, action: str):
 
     feed.baselines.describe(world.workload)
     Baselines(Settings()).restore(feed.baselines.snapshot(world.workload))
+    assert 0 == feed.baselines.faults
+
+
+@pytest.mark.parametrize("text", ["{print}", "{0}", "{", "{workload.x}"])
+def test_braces_in_a_command_or_path_hide_nothing(text: str):
+    """What is told is put together from words of the attacker's, too: they are no instructions."""
+    world, feed = World(), Feed(max="60s")
+    feed.give([world.at(0).ran("/usr/bin/awk", "{s+=$1}", by=NODE), world.read(NODE, "/app/x")])
+
+    world.at(90)
+    found = feed.give([world.ran(f"/opt/{text}/x", by=NODE), world.wrote(NODE, f"/etc/{text}")])
+
+    assert [True, True] == [text in finding.what for finding in found]
 
 
 def random_names(make: Callable[[World, str], Event], n: int, shortest: int, longest: int) -> int:
