@@ -402,6 +402,30 @@ def test_a_sequence_that_was_never_seen_is_a_miss_and_a_known_one_is_none(watche
     assert misses[1] > 500 and misses[2] > 500, "while it enforces, nothing new is learned"
 
 
+def test_a_cgroup_that_takes_the_place_of_another_knows_its_sequences(fresh: Actor, cgroups: list[Path]) -> None:
+    """What one showed is read before its slot is given back, and put beside what the next has shown by itself."""
+    attached = attach_alone(set(), 1 << 20, fresh, sizes=Sizes(slots=24))
+    counts = attached.counts
+    before = set(counts.slots())
+    visit([str(cgroups[0])])
+    ((old, slot),) = [(c, s) for c, s in counts.slots().items() if c not in before]
+    shown = counts.grams(slot)
+    counts.release(old, slot)
+    emptied = counts.grams(slot)
+    visit([str(cgroups[1])])
+    ((_, next_slot),) = [(c, s) for c, s in counts.slots().items() if c not in before]
+    own = counts.grams(next_slot)
+
+    counts.show(next_slot, b"\xff" + shown[1:])
+    counts.enforce(next_slot, True)
+
+    assert 8192 == len(shown) and any(shown) and not any(emptied)
+    assert counts.grams(next_slot) == bytes(a | b for a, b in zip(own, b"\xff" + shown[1:], strict=True)), (
+        "the switch beside it is not part of it"
+    )
+    attached.close()
+
+
 @pytest.fixture
 def cgroups() -> Iterator[list[Path]]:
     root = cgroup_root()
