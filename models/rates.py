@@ -507,7 +507,8 @@ class Fleet:
         later = self._ask(rows, minutes, values, clean, apart)
         if later.any():
             now = ~later
-            rows, minutes, values, clean, more, apart = (x[now] for x in (rows, minutes, values, clean, more, apart))
+            rows, minutes, values, clean = rows[now], minutes[now], values[now], clean[now]
+            more, apart = more[now], apart[now]
         self._close(rows, minutes, values, clean, (more, apart))
 
     def _close(

@@ -205,9 +205,9 @@ class Baselines:
         if fleet.closed or fleet.ended:
             here = {baseline.rates.row: (baseline, window) for baseline, window in due}
             ended, fleet.ended = fleet.ended, []
-            for minute in ended:
-                baseline, window = here[minute.row]
-                if (finding := baseline.minute_beyond(minute, window, last.get(baseline.name))) is not None:
+            for over in ended:
+                baseline, window = here[over.row]
+                if (finding := baseline.minute_beyond(over, window, last.get(baseline.name))) is not None:
                     findings.append(finding)
             for closed in fleet.closed:
                 baseline, window = here[closed.row]

@@ -161,9 +161,9 @@ class Watched:
         hours = np.full(len(rows), minute // 60 % 24, np.int64)
         z = fleet.deviations(rows, values, hours)
         told = fleet.beyond(rows, values, z)
-        for at in np.flatnonzero(told):
+        for at in np.flatnonzero(told).tolist():
             column, expected = fleet.expected(int(rows[at]), values[at], z[at])
-            told[at] = self._allows(int(at), expected, minute)
+            told[at] = self._allows(at, expected, minute)
             if told[at]:
                 fleet.shout(int(rows[at]), column, values[at], z[at])
         fleet.total[rows[~told]], fleet.top[rows[~told]] = values[~told, :SUMS], values[~told, SUMS:]
@@ -176,7 +176,7 @@ class Watched:
         return told
 
     def _allows(self, at: int, expected: float, minute: int) -> bool:
-        return expected * self.alerts[at].spent(minute * 60) <= self.budgets[at]
+        return bool(expected * self.alerts[at].spent(minute * 60) <= self.budgets[at])
 
 
 def simulate(
@@ -233,7 +233,7 @@ def simulate(
             since += 1
         told = watched.step(now, values, enforcing)
         new = told & (minute - last > 10)
-        for at in np.flatnonzero(new):
+        for at in np.flatnonzero(new).tolist():
             watched.alerts[at].told.add("rate", "rate", now * 60)
         alerts += new
         last[told] = minute
