@@ -20,7 +20,7 @@ from models.kinds import file, network
 from models.kinds.sequence import ProcessCalls
 from models.kinds.view import REFUSED, Known, View, Weight, who
 from models.learning import NS, Learning, Rule, by_kind
-from models.rates import CLOCK, COLUMNS, EVIDENCE, QUIET, TRUSTED, Closed, Fleet, Rates, furthest
+from models.rates import CLOCK, COLUMNS, EVIDENCE, LASTED, QUIET, TRUSTED, Closed, Ended, Fleet, Rates, furthest
 from models.tail import Floats
 from models.tree import SPECIAL, Node, Tree
 from models.usual import Host, Usual, sensitive, volatile
@@ -1048,15 +1048,17 @@ class Baseline(base.AnomalyDetector):
     ) -> Finding | None:
         """A window that `Fleet.tick` found beyond what is usual: told, or learned where it is normal all the same."""
         rates = self.rates
-        normal = [at for at, name in enumerate(COLUMNS) if f"rate {name.removesuffix('/s')}" in self.accepted]
-        column, expected = rates.table.expected(rates.row, values, deviations, normal)
+        column, expected = rates.table.expected(rates.row, values, deviations, self._normal_rates())
         of = self.budgets.of("rate")
+        if self.learning.mode == "enforcing":
+            expected *= self.alerts.spent(self.now)
         if expected > of:
             if clean:
                 rates.table.fold(rates.row, values)
             return None
-        rates.table.shout(rates.row, float(deviations[column]))
         name, second, _ = COLUMNS[column].partition("/")
+        counts = f"rate {name}" not in self.decisions.confirmed
+        rates.table.shout(rates.row, column, values, deviations, counts)
         if not self._rate_begins(name, window.time):
             return None
         value, most, usual = (float(x) for x in (values[column], rates.most(column), rates.usual(column)))
@@ -1072,6 +1074,35 @@ class Baseline(base.AnomalyDetector):
             window, name, f"{value:,.0f} {noun} in one {span} in {self.name}", why, float(deviations[column]), expected,
             of, process, evidence,
         )  # fmt: skip
+
+    def minute_beyond(self, ended: Ended, window: Window, process: Process | None) -> Finding | None:
+        """A minute that is over and had one sum too far apart from the others: told, or learned after all."""
+        rates = self.rates
+        column, expected, lasted = rates.table.expected_of_minute(ended, self._normal_rates())
+        of = self.budgets.of("rate")
+        if self.learning.mode == "enforcing":
+            expected *= self.alerts.spent(self.now)
+        name = COLUMNS[column]
+        rates.table.resolve(ended, expected <= of, f"rate {name}" not in self.decisions.confirmed)
+        if expected > of or not self._rate_begins(name, window.time):
+            return None
+        value, most, usual = float(ended.values[column]), rates.most(column), rates.usual(column)
+        deviations = float((ended.lasting if lasted else ended.apart)[column])
+        noun, span = RATE_NOUNS.get(name, name), f"each of {LASTED} minutes" if lasted else "one minute"
+        why = (
+            f"Usual at this hour is {usual:,.0f}, the most in a minute so far was {most:,.0f}; but the rest of what it "
+            f"does did not grow with it: that one thing is so far apart from the others in {span} is expected "
+            f"{expected:.2g} times a week{self.forced_note()}."
+        )
+        evidence: dict[str, Any] = {"value": value, "most": most, "usual": usual, "per": "minute", "apart": deviations}
+        evidence["minutes"] = LASTED if lasted else 1
+        evidence["furthest"] = self._furthest(furthest(ended.deviations), ended.values, ended.deviations)
+        what = f"{value:,.0f} {noun} in one minute in {self.name}, and no more of the rest"
+        return self._rate(window, name, what, why, deviations, expected, of, process, evidence)
+
+    def _normal_rates(self) -> list[int]:
+        """Columns that a person accepted."""
+        return [at for at, name in enumerate(COLUMNS) if f"rate {name.removesuffix('/s')}" in self.accepted]
 
     def minute_over(self, closed: Closed, window: Window, process: Process | None) -> list[Finding]:
         """What the detectors that the config names say of it."""
@@ -1145,6 +1176,7 @@ class Baseline(base.AnomalyDetector):
             lost=window.lost,
         )
         name = f"rate {metric}"
+        self.alerts.told.add(name, name, self.now)
         attack = (RATE_ATTACK.get(metric, "T1496"),)
         return self._finding(
             event, "rate", "rates", None, "medium", what, why, score, expected, of, name, name, attack, evidence

@@ -191,8 +191,12 @@ class AlertBudget:
             return factor
         if forced:
             return float(factor * 2.0 ** min(20.0, max(0.0, told.within(WEEK, now) - FREE_FORCED) / 2))
-        over = told.spent(now) + 1 - max(1.0, self.budgets.total * SPENT_S / WEEK)
-        return float(factor * 4.0 ** min(10.0, max(0.0, over)) * self.fleet)
+        return float(factor * self.spent(now))
+
+    def spent(self, now: int) -> float:
+        """On E, for what four weeks have spent beyond the budget, whatever was told."""
+        over = self.told.spent(now) + 1 - max(1.0, self.budgets.total * SPENT_S / WEEK)
+        return float(4.0 ** min(10.0, max(0.0, over)) * self.fleet)
 
     def realised(self, now: int, since: float) -> float:
         """False alerts per week, over the last four weeks at most. `since`: seconds of enforcing."""

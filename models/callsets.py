@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Hashable, Iterator
+from math import log2
 from typing import Any, NamedTuple
 
 from river import base
@@ -152,10 +153,11 @@ class CallSets(base.AnomalyDetector):
             del entry.sets[closest]
 
     def score_one(self, x: dict[Hashable, Any]) -> float:
-        from math import log2
-
         program, used = str(x["program"]), int(x["used"])
-        departure = self.departure(program, used)
+        return self.score(program, used, self.departure(program, used))
+
+    def score(self, program: str, used: int, departure: "Departure | None") -> float:
+        """The same, of a departure that is known already."""
         if departure is None:
             entry = self.known[program]
             return min(0.99, min(apart(used, s) for s in entry.sets)) if used not in entry.sets else 0.0

@@ -1,6 +1,7 @@
 """How unusual is a score among the scores so far? A p-value that holds for whatever detector gave them."""
 
 import math
+from bisect import bisect_left, insort
 from collections import deque
 from typing import Any
 
@@ -55,3 +56,63 @@ class Conformal:
 
     def load(self, row: list[Any]) -> None:
         self.scores = deque((s / 10_000 for s in row), maxlen=self.keep)
+
+
+class Calibrated:
+    """Occurrences per week of a score at least as high, from how often there were such: the same p-value, over all
+    that was ever looked at, times how many looks a week brings.
+
+        E(s) = (1 + number of scores >= s) * week / time observed
+
+    The number of looks cancels out, so only the highest scores need be kept. Beyond the highest E halves with each
+    `HALF` of score, or more slowly where the kept ones reach further apart than that.
+
+    What is told is to be shown as well (once): left out, what remains would look ever tamer, and half as much again as was
+    promised be told. Within what was seen the promise holds for every law of scores that does not change; beyond it,
+    for tails that are no heavier than an exponential.
+
+    Parameters: `keep`: scores kept; `days`: for so long. What `learn` was not shown (what is known, scores of 0) is
+    taken as lower than any.
+
+    >>> seen = Calibrated()
+    >>> for day in range(14): seen.learn(3.0, day)
+    >>> round(seen.expected_per_week(2.0, 14 * 86_400), 1), round(seen.expected_per_week(9.0, 14 * 86_400), 2) < 0.1
+    (7.5, True)
+    """
+
+    HALF = 1.0
+
+    def __init__(self, keep: int = 64, days: int = 60) -> None:
+        self.keep, self.days = keep, days
+        self.scores: list[tuple[float, int]] = []
+        """(score, day), the highest last."""
+
+    def learn(self, score: float, day: int) -> None:
+        if score <= 0.0 or (len(self.scores) >= self.keep and score <= self.scores[0][0]):
+            return
+        self.scores = [row for row in self.scores if day - row[1] <= self.days]
+        insort(self.scores, (round(score, 4), day))
+        del self.scores[: -self.keep]
+
+    def forget(self, score: float, day: int) -> None:
+        if (row := (round(score, 4), day)) in self.scores:
+            self.scores.remove(row)
+
+    def expected_per_week(self, score: float, observed_s: float) -> float:
+        """`observed_s`: seconds in which what was learned came, at most `days` are believed."""
+        weeks = min(max(observed_s, 1.0), self.days * 86_400.0) / WEEK
+        score = round(score, 4)
+        above = len(self.scores) - bisect_left(self.scores, (score, -1))
+        if above or not self.scores:
+            beyond = 0.0 if above else score / self.HALF * math.log(2)
+        else:
+            low, high = self.scores[0][0], self.scores[-1][0]
+            reach = sum(s - low for s, _ in self.scores) / len(self.scores)
+            beyond = (score - high) / max(reach, self.HALF / math.log(2))
+        return (1 + above) / weeks * math.exp(-beyond)
+
+    def dump(self) -> list[list[float | int]]:
+        return [list(row) for row in self.scores]
+
+    def load(self, rows: list[Any]) -> None:
+        self.scores = [(float(score), int(day)) for score, day in rows]

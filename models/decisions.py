@@ -19,6 +19,7 @@ import msgspec
 
 from models import drift, novelty, scopes, siblings
 from models.budget import TOLD_WINDOW, Told
+from models.counts import DAY
 from models.finding import Decision
 from models.learning import NS
 from models.tree import SPECIAL, Node
@@ -287,6 +288,10 @@ def _confirm(b: "Baseline", entry: Entry, decision: Decision) -> str:
     _unlearn(b, entry)
     _mark(b, entry)
     entry.before["excused"] = excuse(b.told, entry.value)
+    entry.before["counted"] = b.calls.excuse(entry.value)
+    if entry.value.startswith("rate ") and entry.before["excused"] is not None:
+        told_s = b.epoch // 1_000_000_000 + entry.before["excused"][0] * TOLD_WINDOW
+        b.rates.excuse(entry.value.removeprefix("rate "), told_s // DAY)
     if decision.alert is not None or (entry.value in b.quarantine and not decision.imported):
         _answer(b, entry, "true")
     b.decisions.put(entry)
@@ -386,6 +391,7 @@ def back(b: "Baseline", entry: Entry, ended: bool = False) -> None:
         if before.get("leaves") and not before.get("held"):
             b.quarantine.pop(value, None)  # told only because of this decision
         unexcuse(b.told, value, before.get("excused"))
+        b.calls.count(value, before.get("counted"))
     if (quarantined := before.get("quarantine")) is not None:
         b.quarantine[value] = quarantined
     if before.get("unlearned") is not None:

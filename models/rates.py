@@ -6,6 +6,10 @@ log(1 + x), by River's formulae. How far out the worst minute of each ten was go
 that tail says how often something as far out is to be expected. A minute is judged while it grows, so nobody waits for
 its end.
 
+At its end it is asked once more, in two ways that a burst of everything, or a single burst, does not hide: how far each
+sum is apart from the workload's other sums (a job does more of all, an intruder of one thing), and how far it stayed
+apart in each of five minutes. Each way has a share of the budget, so that together they keep it.
+
 A level that stays beyond the budget for an hour is a new level: the rates of that workload alone are learned again.
 """
 
@@ -33,9 +37,14 @@ PER_SECOND = METRICS[:-2]
 COLUMNS = (*METRICS, *(f"{name}/s" for name in PER_SECOND))
 """Sums of a minute, then the most in a second of it."""
 SUMS, WIDTH = len(METRICS), len(COLUMNS)
-ANY, TAILS = WIDTH, WIDTH + 1
+ANY, APART, LASTING, TAILS = WIDTH, WIDTH + 1, WIDTH + 2, WIDTH + 3
 """One tail per column, and one of how far any column went beyond its own: a workload that now and then does much more
-of one thing will do so of another."""
+of one thing will do so of another. Then how far any sum was apart from the others in a minute, and in each of LASTED.
+"""
+LASTED = 5
+"""Minutes, by the clock, in each of which it must be so."""
+SHARE = np.array([0.5] * (WIDTH + 1) + [0.25, 0.25], np.float32)
+"""Of the budget: what all columns may spend together, and each of the other two ways."""
 DISTINCT = slice(SUMS - 2, SUMS)
 FADING, FADING_HOUR = 0.001, 0.01
 """Weight of one minute: 17 hours that were active, and 100 minutes of one hour of the day, so two days."""
@@ -148,6 +157,19 @@ class Told(NamedTuple):
     deviations: Floats
 
 
+class Ended(NamedTuple):
+    """A minute that ended with one sum further apart from the others than its budget lets expect; not learned yet."""
+
+    row: int
+    minute: int
+    values: Floats
+    deviations: Floats
+    apart: Floats
+    """Per sum."""
+    lasting: Floats
+    """The same, the least of LASTED minutes; below 0 where these are not over."""
+
+
 class Closed(NamedTuple):
     """A minute that ended, of a row that somebody watches."""
 
@@ -169,9 +191,15 @@ FIELDS: tuple[tuple[str, tuple[int, ...], Any, float], ...] = (
     ("hour_seen", (24,), np.uint16, 0),
     ("hour_mean", (24, SUMS), np.float32, 0),
     ("hour_variance", (24, SUMS), np.float32, 0),
+    ("apart_mean", (SUMS,), np.float32, 0),
+    ("apart_variance", (SUMS,), np.float32, 0),
+    ("least", (SUMS,), np.float32, 0),
+    ("five", (), np.int32, -1),
+    ("lasted", (), np.uint8, 0),
     ("most", (WIDTH,), np.float32, 0),
     ("block", (), np.int32, -1),
     ("worst", (TAILS,), np.float32, -1),
+    ("spoken", (TAILS,), np.float32, -1),
     ("span", (), np.float32, 0),
     ("unseen", (), np.float32, 0),
     ("peaks", (TAILS, tail.KEPT), np.uint16, 0),
@@ -196,11 +224,12 @@ FIELDS: tuple[tuple[str, tuple[int, ...], Any, float], ...] = (
 )
 """The state of a row. Peaks are half floats as integers, plus 1; 0: none."""
 PER_COLUMN = {"mean", "variance", "most"}
-PER_TAIL = {"worst", "peaks", "days", "start", "scale", "shape", "number", "peak"}
+PER_SUM = {"apart_mean", "apart_variance", "least"}
+PER_TAIL = {"worst", "spoken", "peaks", "days", "start", "scale", "shape", "number", "peak"}
 
 
 class Fleet:
-    """The rates of all workloads of a worker: arrays with one row each; 7 KB per row.
+    """The rates of all workloads of a worker: arrays with one row each; 8 KB per row.
 
     `tick` takes one window of each of many rows; `fold` adds what it held back.
     """
@@ -216,9 +245,15 @@ class Fleet:
     hour_seen: NDArray[np.uint16]
     hour_mean: Floats
     hour_variance: Floats
+    apart_mean: Floats
+    apart_variance: Floats
+    least: Floats
+    five: NDArray[np.int32]
+    lasted: NDArray[np.uint8]
     most: Floats
     block: NDArray[np.int32]
     worst: Floats
+    spoken: Floats
     span: Floats
     unseen: Floats
     peaks: NDArray[np.uint16]
@@ -251,6 +286,8 @@ class Fleet:
         self.follow: set[int] = set()
         """Rows whose minutes go into `closed`."""
         self.closed: list[Closed] = []
+        self.ended: list[Ended] = []
+        """Minutes that `resolve` waits for."""
         self._grow(size)
 
     def _grow(self, size: int) -> None:
@@ -283,6 +320,12 @@ class Fleet:
         self.phase[row] = row % REFIT
         self._lowest[row] = 0
 
+    def copy(self, rows: Rows, to: Rows) -> None:
+        """Each of `to` becomes what its fellow in `rows` is."""
+        for name, *_ in FIELDS:
+            getattr(self, name)[to] = getattr(self, name)[rows]
+        self._lowest[to] = self._lowest[rows]
+
     # --- judging -----------------------------------------------------------------------------------------------------
 
     def deviations(self, rows: Rows, values: Floats, hours: Rows) -> Floats:
@@ -296,6 +339,26 @@ class Fleet:
         z[:, :SUMS] = np.where(known[:, None], np.minimum(z[:, :SUMS], there), z[:, :SUMS])
         z[self.seen[rows] < SETTLED] = 0.0
         return np.asarray(z, np.float32)
+
+    def apart(self, rows: Rows, values: Floats, hours: Rows) -> tuple[Floats, Floats]:
+        """Of each sum, how much more than usual it is beyond what the median of the others is (never below 0): as
+        differences of logarithms, and in deviations. -1 for what is not settled, never seen or too small."""
+        y = np.log1p(values[:, :SUMS])
+        more = y - self.mean[rows, :SUMS]
+        known = self.hour_seen[rows, hours] >= SETTLED_HOUR
+        more = np.where(known[:, None], np.minimum(more, y - self.hour_mean[rows, hours]), more)
+        live = self.most[rows, :SUMS] > 0
+        others = live.sum(axis=1) - 1
+        ranked = np.sort(np.where(live, more, np.float32(np.inf)), axis=1)
+        at = np.maximum(others - 1, 0) // 2
+        each = np.arange(len(rows))
+        middle, above = ranked[each, at][:, None], ranked[each, np.minimum(at + 1, SUMS - 1)][:, None]
+        common = np.maximum(np.where(more > middle, middle, above), np.float32(0))  # the lower median without itself
+        common = np.where(others[:, None] > 0, common, np.float32(0))
+        apart = np.where(self.seen[rows, None] > 0, more - common, np.float32(0))
+        z = (apart - self.apart_mean[rows]) / np.sqrt(np.maximum(self.apart_variance[rows], NARROWEST))
+        there = live & (values[:, :SUMS] >= FLOORS[:SUMS]) & (self.seen[rows] >= SETTLED)[:, None]
+        return apart, np.where(there, z, np.float32(-1.0))
 
     def judge(self, rows: Rows, modes: NDArray[np.uint8], budgets: Floats) -> None:
         """From now on these rows are judged so, each with its budget per week."""
@@ -313,7 +376,7 @@ class Fleet:
         limit = self.limit[rows]
         far = (modes == EVIDENCE)[:, None] & (z > limit[:, :WIDTH])
         if far.any():
-            far &= self._excess(rows, z) > limit[:, ANY:]
+            far &= self._excess(rows, z) > limit[:, ANY, None]
         clock = (modes == CLOCK) & (self.windows[rows] >= WARM)
         if clock.any():
             forced = (z >= FORCED_DEVIATIONS) & (values >= FORCED_FACTOR * np.maximum(self.most[rows], 1.0)) & _FORCED
@@ -338,11 +401,24 @@ class Fleet:
             return column, 2.0 / max(float(times[column]), 1e-6)
         found, weeks = self._tail(row), self._weeks(row)
         each = tail.per_week(found.at(slice(WIDTH)), z, weeks) * self._metrics(row)
-        each = np.maximum(each, tail.per_week(found.at(ANY), self._excess(row, z), weeks))
+        each = np.maximum(each, tail.per_week(found.at(ANY), self._excess(row, z), weeks)) / SHARE[ANY]
         each = np.where(values >= FLOORS, each, np.inf)
         each[normal or []] = np.inf
         column = int(each.argmin())
         return column, float(each[column])
+
+    def expected_of_minute(self, ended: Ended, normal: list[int] | None = None) -> tuple[int, float, bool]:
+        """(column, expected occurrences per week, whether it lasted) of what is least to be expected of it."""
+        found, weeks = self._tail(ended.row), self._weeks(ended.row)
+        each = np.stack(
+            [
+                np.where(z >= 0, tail.per_week(found.at(at), z, weeks) / SHARE[at], np.float32(np.inf))
+                for at, z in ((APART, ended.apart), (LASTING, ended.lasting))
+            ]
+        )
+        each[:, [column for column in normal or [] if column < SUMS]] = np.inf
+        way, column = divmod(int(each.argmin()), SUMS)
+        return column, float(each[way, column]), way == 1
 
     def _weeks(self, rows: Any) -> Any:
         return np.clip(self.span[rows], BLOCK, MEMORY * 1440) / np.float32(WEEK)
@@ -359,7 +435,7 @@ class Fleet:
         self.limit[rows[~on]] = np.inf
         rows = rows[on]
         if len(rows):
-            share = np.repeat(self.budget[rows, None], TAILS, axis=1)
+            share = self.budget[rows, None] * SHARE
             share[:, :WIDTH] /= self._metrics(rows)[:, None]
             self.limit[rows] = tail.limit(self._tail(rows), share, self._weeks(rows)[:, None])
 
@@ -396,26 +472,108 @@ class Fleet:
         second = self.most[rows, SUMS:]
         self.most[rows, SUMS:] = np.maximum(second, so_far[:, SUMS:])
 
-    def shout(self, row: int, deviations: float) -> None:
-        """This minute is beyond the budget: it is told, and not learned."""
+    def shout(self, row: int, column: int, values: Floats, deviations: Floats, counts: bool = True) -> None:
+        """This minute is beyond the budget: it is told, and not learned. `counts`: it is one of those that are to be
+        expected from now on, once it is over; a confirmed incident is not."""
         self.loud[row] = self.dirty[row] = True
-        self.loudest[row] = max(self.loudest[row], min(deviations, 1e6))
+        self.loudest[row] = max(self.loudest[row], min(float(deviations[column]), 1e6))
+        if counts:
+            far = deviations > self.limit[row, :WIDTH]
+            far[column] = True
+            peaks = np.where(far, deviations, np.float32(-1.0))
+            excess = np.where(far, self._excess(row, deviations), np.float32(-1.0)).max()
+            hours = np.array([int(self.minute[row]) // 60 % 24])
+            apart = self.apart(np.array([row]), values[None], hours)[1].max()
+            self.spoken[row, :LASTING] = np.maximum(self.spoken[row, :LASTING], [*peaks, excess, apart])
+
+    def excuse(self, row: int, column: int, day: int) -> None:
+        """What was told of this metric on that day was an incident: it makes no other less unusual."""
+        second = [SUMS + column] if column < SUMS - 2 else []
+        tails = [column, *second, ANY, APART, LASTING]
+        self.spoken[row, tails] = self.worst[row, tails] = -1.0
+        for at in tails:  # it may have been counted after midnight
+            peaks = np.where(np.isin(self.days[row, at], (day, day + 1)), self.peaks[row, at], np.uint16(0))
+            if peaks.any():
+                self.peaks[row, at, int(peaks.argmax())] = 0
+        self._lowest[row] = self.peaks[row].min(axis=1)
 
     def close(self, rows: Rows) -> None:
-        """These rows' minutes are over."""
+        """These rows' minutes are over. Those with one sum too far apart wait in `ended`, until `resolve`."""
         values = np.concatenate([self.total[rows], self.top[rows]], axis=1)
-        minutes = self.minute[rows]
-        z = self.learn(rows, minutes, values, ~self.dirty[rows])
-        if self.follow:
-            for at in np.flatnonzero(np.isin(rows, list(self.follow))):
-                if not self.dirty[rows[at]]:
-                    self.closed.append(Closed(int(rows[at]), int(minutes[at]), values[at], z[at]))
-        self._gate(rows, minutes)
+        minutes, clean = self.minute[rows], ~self.dirty[rows]
         self.total[rows], self.top[rows] = 0.0, 0.0
         self.dirty[rows] = False
+        more, apart = self.apart(rows, values, (minutes // 60 % 24).astype(np.int64))
+        later = self._ask(rows, minutes, values, clean, apart)
+        if later.any():
+            now = ~later
+            rows, minutes, values, clean = rows[now], minutes[now], values[now], clean[now]
+            more, apart = more[now], apart[now]
+        self._close(rows, minutes, values, clean, (more, apart))
 
-    def learn(self, rows: Rows, minutes: NDArray[np.int32], values: Floats, clean: Flags) -> Floats:
-        """Whole minutes, rows x COLUMNS; only clean ones are learned. Answers how far out they were before."""
+    def _close(
+        self,
+        rows: Rows,
+        minutes: NDArray[np.int32],
+        values: Floats,
+        clean: Flags,
+        apart: tuple[Floats, Floats] | None = None,
+    ) -> None:
+        z = self.learn(rows, minutes, values, clean, apart)
+        if self.follow:
+            for at in np.flatnonzero(np.isin(rows, list(self.follow)) & clean):
+                self.closed.append(Closed(int(rows[at]), int(minutes[at]), values[at], z[at]))
+        self._gate(rows, minutes)
+
+    def _ask(self, rows: Rows, minutes: NDArray[np.int32], values: Floats, clean: Flags, apart: Floats) -> Flags:
+        """Which rows have one sum further apart from the others than their budget lets expect."""
+        later = np.zeros(len(rows), np.bool_)
+        at = np.flatnonzero(clean & (self.mode[rows] == EVIDENCE) & np.isfinite(self.limit[rows, APART]))
+        if not len(at):
+            return later
+        lasting = self._lasting(rows[at], minutes[at], apart[at])[0]
+        limit = self.limit[rows[at]]
+        far = ((apart[at] > limit[:, APART, None]) | (lasting > limit[:, LASTING, None])).any(axis=1)
+        at, lasting = at[far], lasting[far]
+        later[at] = True
+        if len(at):
+            z = self.deviations(rows[at], values[at], (minutes[at] // 60 % 24).astype(np.int64))
+            for i, each in enumerate(at.tolist()):
+                one = Ended(int(rows[each]), int(minutes[each]), values[each], z[i], apart[each], lasting[i])
+                self.ended.append(one)
+        return later
+
+    def resolve(self, ended: Ended, told: bool, counts: bool = True) -> None:
+        """What `ended` held back was told, or is usual all the same. `counts`: see `shout`."""
+        row, minute = np.array([ended.row]), np.array([ended.minute], np.int32)
+        if told:
+            self.loud[row] = True
+            self.loudest[row] = max(self.loudest[ended.row], min(float(ended.apart.max()), 1e6))
+            if counts:
+                peaks = np.array([ended.apart.max(), ended.lasting.max()], np.float32)
+                self.spoken[row, APART:] = np.maximum(self.spoken[row, APART:], peaks)
+        self._close(row, minute, ended.values[None], np.array([not told]))
+
+    def _lasting(
+        self, rows: Rows, minutes: NDArray[np.int32], z: Floats
+    ) -> tuple[Floats, Floats, NDArray[np.int32], NDArray[np.uint8]]:
+        """The least of each sum in its LASTED minutes, -1 where they are not over; and what is to be kept of it."""
+        five = minutes // LASTED
+        same = five == self.five[rows]
+        least = np.where(same[:, None], np.minimum(self.least[rows], z), z)
+        lasted = np.where(same, self.lasted[rows] + 1, 1).astype(np.uint8)
+        return np.where(lasted[:, None] >= LASTED, least, np.float32(-1.0)), least, five, lasted
+
+    def learn(
+        self,
+        rows: Rows,
+        minutes: NDArray[np.int32],
+        values: Floats,
+        clean: Flags,
+        apart: tuple[Floats, Floats] | None = None,
+    ) -> Floats:
+        """Whole minutes, rows x COLUMNS; only clean ones are learned. Answers how far out they were before. `apart`:
+        what `apart` says of them, where it was asked already."""
         blocks = minutes // BLOCK
         over = blocks != self.block[rows]
         if over.any():
@@ -427,20 +585,27 @@ class Fleet:
             self._fit(rows[due])
         hours = (minutes // 60 % 24).astype(np.int64)
         z = self.deviations(rows, values, hours)
+        more, far_apart = self.apart(rows, values, hours) if apart is None else apart
         if not clean.all():
             rows, hours, values = rows[clean], hours[clean], values[clean]
+            more, far_apart = more[clean], far_apart[clean]
         kept = z[clean]
         settled = self.seen[rows] >= SETTLED
         some = rows[settled]
+        lasting, self.least[rows], self.five[rows], self.lasted[rows] = self._lasting(rows, minutes[clean], far_apart)
         self.most[rows] = np.maximum(self.most[rows], values)
         far = np.where(self.most[some] > 0, np.maximum(kept[settled], 0.0), np.float32(-1.0))
         excess = np.where(values[settled] >= FLOORS, self._excess(some, kept[settled]), np.float32(-1.0)).max(axis=1)
         excess[self.span[some] < TRUSTED] = -1.0
-        far = np.concatenate([far, excess[:, None]], axis=1)
+        others = [each[settled].max(axis=1)[:, None] for each in (far_apart, lasting)]
+        far = np.concatenate([far, excess[:, None], *others], axis=1)
         self.worst[some] = np.maximum(self.worst[some], far)
         y = np.log1p(values)
         fading = np.maximum(np.float32(FADING), 1 / (self.seen[rows] + 1).astype(np.float32))[:, None]
         self.mean[rows], self.variance[rows] = weighted(self.mean[rows], self.variance[rows], y, fading)
+        self.apart_mean[rows], self.apart_variance[rows] = weighted(
+            self.apart_mean[rows], self.apart_variance[rows], more, fading
+        )
         self.seen[rows] += 1
         seen = self.hour_seen[rows, hours]
         fading = np.maximum(np.float32(FADING_HOUR), 1 / (seen.astype(np.float32) + 1))[:, None]
@@ -514,6 +679,9 @@ class Fleet:
             apart = self.watched_sum[row] / GATE
             if self.watched_loud[row] >= GATE_LOUD and apart > tail.cut(GATE, max(int(self.seen[row]), 1)):
                 self._reopen(row, minute)
+            # what was told is over, and is one of those that come: left out, the rest would look ever tamer
+            self.worst[row] = np.maximum(self.worst[row], self.spoken[row])
+            self.spoken[row] = -1.0
             self.watched[row] = self.watched_loud[row] = 0
             self.watched_sum[row] = 0.0
 
@@ -555,8 +723,10 @@ _FORCED = np.array([name in FORCED for name in COLUMNS])
 def _part(name: str, used: Flags, hours: Flags) -> Any:
     if name in PER_COLUMN:
         return used
+    if name in PER_SUM:
+        return used[:SUMS]
     if name in PER_TAIL:
-        return np.append(used, True)
+        return np.append(used, [True] * (TAILS - WIDTH))
     if name == "hour_seen":
         return hours
     return np.ix_(hours, used[:SUMS]) if name.startswith("hour_") else slice(None)
@@ -624,6 +794,11 @@ class Rates(base.AnomalyDetector):
     def blind(self, seconds: float) -> None:
         """Nobody watched for so long."""
         self.table.unseen[self.row] += seconds / 60
+
+    def excuse(self, metric: str, day: int) -> None:
+        """What was told of this metric on that day (since the epoch) was an incident."""
+        if metric in METRICS:
+            self.table.excuse(self.row, METRICS.index(metric), day)
 
     @property
     def relearning(self) -> int | None:

@@ -202,8 +202,13 @@ class Baselines:
         fleet.judge(rows, modes, budgets)
         told = fleet.tick(rows, minutes, np.array(values, np.float32), clean)
         findings = []
-        if fleet.closed:
+        if fleet.closed or fleet.ended:
             here = {baseline.rates.row: (baseline, window) for baseline, window in due}
+            ended, fleet.ended = fleet.ended, []
+            for over in ended:
+                baseline, window = here[over.row]
+                if (finding := baseline.minute_beyond(over, window, last.get(baseline.name))) is not None:
+                    findings.append(finding)
             for closed in fleet.closed:
                 baseline, window = here[closed.row]
                 findings += baseline.minute_over(closed, window, last.get(baseline.name))

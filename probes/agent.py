@@ -22,6 +22,7 @@ from probes import describe, dns, wire
 from probes.batch import encode
 from probes.counts import Counts, Tally, Usage, usage
 from probes.event import HELD, Batch, Event, Process, Window, lost_of, nobodys
+from probes.grams import Grams
 from probes.processes import Entry, Processes, read_proc
 from probes.runtimes import BINARIES, command_options, engine_socket, trusted_binary
 from probes.text import path, text
@@ -143,8 +144,8 @@ class Agent:
         """A key found no room in the kernel's set since the last look."""
         self._slots: dict[int, int] = {}
         self._counted = self._repeated = self._surveyed = 0
-        self._learned: set[str] = set()
-        """Workloads that learn no more: their new sequences are misses."""
+        self.grams = Grams()
+        """Sequences of system calls that each workload has shown, beyond the life of one container."""
         self._handlers: dict[int, Callable[[Record], None]] = {
             wire.CALL: self._call,
             wire.FORK: self._fork,
@@ -615,11 +616,7 @@ class Agent:
             keys = push.get("keys")
             self._drop(kernel, self.usual.of(workload) if keys is None else list(keys))
         elif what == "mode":
-            (self._learned.discard if push.get("learning") else self._learned.add)(workload)
-            for cgroup, slot in self._slots.items():
-                scope = self.workloads.by_id.get(cgroup)
-                if slot and scope is not None and scope.workload == workload:
-                    kernel.enforce(slot, workload in self._learned)
+            self.grams.mode(kernel, workload, bool(push.get("learning")))
 
     def _drop(self, kernel: Counts, keys: list[int], *, told: bool = False) -> None:
         """Out of the kernel's set. `told`: the worker, which knows these keys, learns of it by a count of zero."""
@@ -651,7 +648,7 @@ class Agent:
             if cgroup not in self.workloads.by_id:
                 gone.add(cgroup)
             if slot and self._slots.get(cgroup) != slot:
-                kernel.enforce(slot, scope.workload in self._learned)
+                self.grams.met(kernel, slot, scope, now)
             if slot:
                 whose[slot] = scope
         for slot, tally in kernel.tallies(whose).items():
@@ -662,7 +659,9 @@ class Agent:
             else:  # cgroups without a slot have one bucket together
                 self._losses.append((now, held))
         for cgroup in gone:
+            self.grams.gone(kernel, slots[cgroup])
             kernel.release(cgroup, slots.pop(cgroup))
+        self.grams.tick(kernel, now)
         for cgroup in self._slots.keys() - slots.keys() | gone:
             self._drop(kernel, self.usual.left(cgroup), told=True)
         self._slots = slots

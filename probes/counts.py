@@ -207,6 +207,17 @@ class Counts:
         with self._grams.at(slot) as raw:
             raw[:8] = int(on).to_bytes(8, "little")
 
+    def grams(self, slot: int) -> bytes:
+        """The six-grams that the slot's cgroup has shown, a bit for each."""
+        with self._grams.at(slot) as raw:
+            return bytes(raw[8:])
+
+    def show(self, slot: int, grams: bytes) -> None:
+        """These are known there as well. A bit that the kernel sets at the same moment may be lost: it is set again."""
+        with self._grams.at(slot) as raw:
+            both = int.from_bytes(raw[8:], "little") | int.from_bytes(grams, "little")
+            raw[8:] = both.to_bytes(len(grams), "little")
+
     def release(self, cgroup: int, slot: int) -> None:
         """The cgroup is gone: another may have its slot."""
         if not slot:

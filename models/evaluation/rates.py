@@ -3,13 +3,15 @@
 The levels are high enough that the floors of models/rates.py spare nobody: what is told or not is the tail's doing.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from config.schema import Models
+from models.budget import AlertBudget
 from models.rates import CLOCK, EVIDENCE, FLOORS, QUIET, SUMS, TRUSTED, Fleet
 from models.tail import Floats
 
@@ -29,7 +31,9 @@ class Outcome:
     worst: float
     """Of the workload that had most."""
     told: dict[int, float]
-    """Factor of a jump -> share of jumps told."""
+    """Factor of a jump -> share told of jumps that last a minute."""
+    lasting: dict[int, float]
+    """The same of those that last ten."""
 
 
 class Life:
@@ -133,8 +137,50 @@ class Rare(Life):
 LIVES: tuple[type[Life], ...] = (Stationary, Bursty, Daily, Weekly, Cron, Growth, Rare)
 
 
+LASTS = 10
+"""Minutes of a jump that goes on."""
+EVERY, AT = 6 * 60, 17
+"""Minutes between two jumps, and where in these."""
+
+
+class Watched:
+    """Rows of a fleet, each with its budget, and what is told of them: as models/store.py and models/baseline.py do."""
+
+    def __init__(self, fleet: Fleet, rows: NDArray[np.int64], budgets: Floats) -> None:
+        self.fleet, self.rows, self.budgets = fleet, rows, budgets
+        self.alerts = [AlertBudget(Models(false_alerts_per_week=float(b))) for b in budgets]
+        self._at = {int(row): at for at, row in enumerate(rows)}
+
+    def step(self, minute: int, values: Floats, enforcing: bool) -> NDArray[np.bool_]:
+        """One minute of all; which rows told something."""
+        fleet, rows = self.fleet, self.rows
+        relearned = fleet.relearn[rows] > minute
+        modes = np.where(fleet.span[rows] >= TRUSTED, EVIDENCE, CLOCK)
+        fleet.judge(rows, np.where(relearned | (not enforcing), QUIET, modes).astype(np.uint8), self.budgets)
+        fleet.minute[rows] = minute
+        hours = np.full(len(rows), minute // 60 % 24, np.int64)
+        z = fleet.deviations(rows, values, hours)
+        told = fleet.beyond(rows, values, z)
+        for at in np.flatnonzero(told).tolist():
+            column, expected = fleet.expected(int(rows[at]), values[at], z[at])
+            told[at] = self._allows(at, expected, minute)
+            if told[at]:
+                fleet.shout(int(rows[at]), column, values[at], z[at])
+        fleet.total[rows[~told]], fleet.top[rows[~told]] = values[~told, :SUMS], values[~told, SUMS:]
+        fleet.close(rows)
+        ended, fleet.ended = fleet.ended, []
+        for one in ended:
+            at = self._at[one.row]
+            told[at] = self._allows(at, fleet.expected_of_minute(one)[1], minute)
+            fleet.resolve(one, bool(told[at]))
+        return told
+
+    def _allows(self, at: int, expected: float, minute: int) -> bool:
+        return bool(expected * self.alerts[at].spent(minute * 60) <= self.budgets[at])
+
+
 def simulate(
-    life: type[Life],
+    lives: Sequence[type[Life]],
     budgets: Iterable[float] = (0.1, 0.3, 1.0, 3.0),
     workloads: int = 50,
     learn_days: int = 14,
@@ -143,72 +189,62 @@ def simulate(
     each: Callable[[int], None] | None = None,
 ) -> list[Outcome]:
     """The same weeks at each budget: learn, then enforce and count what is told (what goes on, or begins again within
-    ten minutes, is one). Every six hours of enforcing, at a minute of which nothing else is known, it is asked what
-    jumps would have been told; asking changes nothing. `each` is told the day."""
+    ten minutes, is one). Every six hours of enforcing, at a minute of which nothing else is known, copies of all
+    workloads do one thing so many times as much for ten minutes, and then are gone. `each` is told the day. All kinds
+    live in one table: that costs less than each by itself, and no row knows of another."""
     budgets = list(budgets)
-    source = life(workloads, np.random.default_rng(seed))
+    sources = [life(workloads, np.random.default_rng(seed)) for life in lives]
+    used = np.concatenate([source.used for source in sources])
     dice = np.random.default_rng(seed + 1)
-    fleet = Fleet(workloads * len(budgets))
-    rows = np.array([fleet.take() for _ in range(workloads * len(budgets))])
-    of = np.repeat(np.array(budgets, np.float32), workloads)
-    quiet, last = np.full(len(rows), QUIET, np.uint8), np.full(len(rows), -DAY)
-    alerts = np.zeros(len(rows), np.int64)
-    tried = 0
-    found = {factor: np.zeros(len(rows)) for factor in FACTORS}
+    one = workloads * len(lives)
+    count = one * len(budgets)
+    fleet = Fleet(count * (1 + len(FACTORS)))
+    of = np.repeat(np.array(budgets, np.float32), one)
+    watched = Watched(fleet, np.array([fleet.take() for _ in range(count)]), of)
+    copies = np.array([fleet.take() for _ in range(count * len(FACTORS))], np.int64)
+    factors = np.repeat(np.array(FACTORS, np.float32), count)
+    jumped = Watched(fleet, copies, np.tile(of, len(FACTORS)))
+    alerts, last = np.zeros(count, np.int64), np.full(count, -DAY)
+    what = np.zeros(len(copies), np.int64)
+    tried, since = 0, -1
+    found = np.zeros((2, len(copies)))
+    told_of = np.zeros(len(copies), np.bool_)
     begin = 20_000 * DAY
     for minute in range((learn_days + enforce_days) * DAY):
         if each is not None and minute % DAY == 0:
             each(minute // DAY)
-        values = np.tile(source.minute(minute), (len(budgets), 1))
-        now = begin + minute
-        minutes = np.full(len(rows), now, np.int32)
-        enforcing = minute >= learn_days * DAY
-        relearned = fleet.relearn[rows] > now
-        modes = np.where(fleet.span[rows] >= TRUSTED, EVIDENCE, CLOCK).astype(np.uint8)
-        fleet.judge(rows, np.where(relearned, QUIET, modes).astype(np.uint8) if enforcing else quiet, of)
-        fleet.minute[rows] = minutes
-        hours = np.full(len(rows), now // 60 % 24, np.int64)
-        z = fleet.deviations(rows, values, hours)
-        told = fleet.beyond(rows, values, z)
-        for at in np.flatnonzero(told):
-            column, expected = fleet.expected(int(rows[at]), values[at], z[at])
-            if expected > of[at]:
-                told[at] = False
-                continue
-            fleet.shout(int(rows[at]), float(z[at, column]))
-            alerts[at] += minute - last[at] > 10
-            last[at] = minute
-        if enforcing and minute % 360 == 17:
-            tried += 1
-            for factor in FACTORS:
-                found[factor] += _jumps(fleet, rows, values, hours, factor, dice, source.used, len(budgets))
-        fleet.total[rows[~told]], fleet.top[rows[~told]] = values[~told, :SUMS], values[~told, SUMS:]
-        fleet.close(rows)
-    per_week = (alerts / (enforce_days / 7)).reshape(len(budgets), -1)
-    shares = {f: (n / max(tried, 1)).reshape(len(budgets), -1).mean(axis=1) for f, n in found.items()}
+        now, enforcing = begin + minute, minute >= learn_days * DAY
+        values = np.tile(np.concatenate([source.minute(minute) for source in sources]), (len(budgets), 1))
+        if enforcing and len(copies) and minute % EVERY == AT:
+            tried, since, told_of[:] = tried + 1, 0, False
+            fleet.copy(np.tile(watched.rows, len(FACTORS)), copies)
+            for at, alert in enumerate(jumped.alerts):
+                alert.told = watched.alerts[at % count].told
+            chosen = (dice.random(used.shape) * used)[:, : SUMS - 2].argmax(axis=1)
+            what = np.tile(chosen, len(budgets) * len(FACTORS))
+        if 0 <= since < LASTS:
+            more = np.tile(values, (len(FACTORS), 1))
+            each_row = np.arange(len(copies))
+            more[each_row, what] *= factors
+            more[each_row, SUMS + what] *= factors
+            told_of |= jumped.step(now, more, True)
+            if since in (0, LASTS - 1):
+                found[int(since > 0)] += told_of
+            since += 1
+        told = watched.step(now, values, enforcing)
+        new = told & (minute - last > 10)
+        for at in np.flatnonzero(new).tolist():
+            watched.alerts[at].told.add("rate", "rate", now * 60)
+        alerts += new
+        last[told] = minute
+    shape = (len(budgets), len(lives), workloads)
+    per_week = (alerts / (enforce_days / 7)).reshape(shape)
+    shares = (found / max(tried, 1)).reshape(2, len(FACTORS), *shape).mean(axis=-1)
     return [
         Outcome(
-            life.__name__.lower(), budget, workloads, float(per_week[i].mean()), float(per_week[i].max()),
-            {factor: float(shares[factor][i]) for factor in FACTORS},
+            life.__name__.lower(), budget, workloads, float(per_week[i, j].mean()), float(per_week[i, j].max()),
+            *({factor: float(shares[way, k, i, j]) for k, factor in enumerate(FACTORS)} for way in (0, 1)),
         )
+        for j, life in enumerate(lives)
         for i, budget in enumerate(budgets)
     ]  # fmt: skip
-
-
-def _jumps(
-    fleet: Fleet,
-    rows: NDArray[np.int64],
-    values: Floats,
-    hours: NDArray[np.int64],
-    factor: int,
-    dice: Random,
-    used: NDArray[np.bool_],
-    copies: int,
-) -> NDArray[np.bool_]:
-    """Would it be told if one thing that the workload does were done so many times as much?"""
-    what = np.tile((dice.random(used.shape) * used)[:, : SUMS - 2].argmax(axis=1), copies)
-    more = values.copy()
-    each = np.arange(len(rows))
-    more[each, what] *= factor
-    more[each, SUMS + what] *= factor
-    return fleet.beyond(rows, more, fleet.deviations(rows, more, hours))

@@ -6,7 +6,8 @@ from models import budget as budgets
 from models import drift, host, programs, releases
 from models.budget import Activity
 from models.callsets import CallSets, Departure
-from models.counts import Categories
+from models.conformal import Calibrated
+from models.counts import DAY, Categories
 from models.finding import Finding
 from models.kinds.view import Known, who
 from models.learning import duration
@@ -42,6 +43,10 @@ class ProcessCalls:
         self.sets = CallSets()
         self.categories = Categories()
         self.activity = Activity()
+        self.usual = Calibrated()
+        """Scores of what was learned, and of what was told and not confirmed."""
+        self.counted: dict[str, list[Any]] = {}
+        """value -> [score, day] it was told with."""
         self.said: dict[str, str] = {}
         """value -> process that it was told of last: the same set comes again each minute."""
         self.dangers: dict[str, list[str]] = {}
@@ -67,6 +72,7 @@ class ProcessCalls:
         if not known and not learning and who(event) not in b.programs:
             return None
         departure = self.sets.departure(program, used)
+        unjudged = None
         if departure is not None and known:
             open_ = departure._replace(new=departure.new & ~self._judged(b, program))
             if not learning and open_.new and (finding := self._weigh(b, event, program, open_)) is not None:
@@ -75,6 +81,9 @@ class ProcessCalls:
                 return None
             self.categories.add(_category(departure), b.window)
             self.activity.note(_place(program, departure), b.window)
+            unjudged = open_ if open_.new else None
+        if known:
+            self.usual.learn(self.sets.score(program, used, unjudged), b.now // DAY)
         self.sets.learn_one({"program": program, "used": used})
         return None
 
@@ -114,6 +123,9 @@ class ProcessCalls:
         b.hold(value, ["sequence", program, *departure.names], expected, event.count)
         if again:
             return True
+        # what is told is not known from now on, but it was one of those that a week brings
+        if value not in b.decisions.confirmed:
+            self.count(value, [self.sets.score(program, departure.new, departure), b.now // DAY])
         b.told.add(f"sequence {program}", value, b.now)
         return self._finding(b, event, program, departure, value, expected, odds)
 
@@ -134,6 +146,8 @@ class ProcessCalls:
         else:
             active = self.activity.since(_place(program, departure), now - min(observed, 20 * 86_400) / 2)
             expected = budgets.by_evidence(self.categories, _category(departure), odds, observed, active, now)
+            score = self.sets.score(program, departure.new, departure)
+            expected = max(expected, self.usual.expected_per_week(score, observed))
         return expected * b.alerts.factor(f"sequence {program}", value, now, forced), odds
 
     def _finding(
@@ -185,6 +199,21 @@ class ProcessCalls:
         values = [split(value) for value in b.unlearned if value.startswith("sequence ")]
         return _mask({call for of, calls in values if of == program for call in calls})
 
+    def count(self, value: str, row: list[Any] | None) -> None:
+        """[score, day] of what is told is one of those that are to be expected."""
+        if row is not None:
+            self.counted[value] = row
+            self.usual.learn(row[0], row[1])
+            if len(self.counted) > SAID:
+                del self.counted[next(iter(self.counted))]
+
+    def excuse(self, value: str) -> list[Any] | None:
+        """It was no false alert: it makes no other less unusual. What was taken out."""
+        row = self.counted.pop(value, None)
+        if row is not None:
+            self.usual.forget(row[0], row[1])
+        return row
+
     def rows(self) -> list[tuple[str, int]]:
         """(program and how many calls it is known to make, how often it was looked at)."""
         return [
@@ -199,10 +228,15 @@ class ProcessCalls:
             self.activity.places,
             self.said,
             self.dangers,
+            self.usual.dump(),
+            self.counted,
         ]
 
     def load(self, state: list[Any]) -> None:
-        sets, categories, self.activity.places, self.said, self.dangers = state
+        sets, categories, self.activity.places, self.said, self.dangers, *later = state
+        if later:  # a snapshot from before there was any begins it anew
+            self.usual.load(later[0])
+            self.counted = later[1]
         self.categories.load(categories)
         self.sets.load(sets)
 

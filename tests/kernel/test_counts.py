@@ -402,6 +402,29 @@ def test_a_sequence_that_was_never_seen_is_a_miss_and_a_known_one_is_none(watche
     assert misses[1] > 500 and misses[2] > 500, "while it enforces, nothing new is learned"
 
 
+def test_a_cgroup_that_takes_the_place_of_another_knows_its_sequences(fresh: Actor, cgroups: list[Path]) -> None:
+    """What one showed is read before its slot is given back, and put beside what the next has shown by itself."""
+    attached = attach_alone(set(), 1 << 20, fresh, sizes=Sizes(slots=24))
+    watched, counts = Watched(fresh, attached), attached.counts
+    first, second = (folder.stat().st_ino for folder in cgroups[:2])
+    watched.run(visit, [str(cgroups[0])])
+    slot = counts.slots()[first]
+    shown = counts.grams(slot)
+    counts.release(first, slot)
+    emptied = counts.grams(slot)
+    watched.run(visit, [str(cgroups[1])])
+    slot = counts.slots()[second]
+    own = counts.grams(slot)
+    counts.enforce(slot, True)
+
+    counts.show(slot, b"\xff" + shown[1:])
+    both = counts.grams(slot)
+    attached.close()
+
+    assert slot and 8192 == len(shown) and any(shown) and not any(emptied)
+    assert bytes(a | b for a, b in zip(own, b"\xff" + shown[1:], strict=True)) == both
+
+
 @pytest.fixture
 def cgroups() -> Iterator[list[Path]]:
     root = cgroup_root()

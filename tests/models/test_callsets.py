@@ -6,8 +6,9 @@ import msgspec
 import pytest
 
 from config.schema import Settings
-from models.callsets import CallSets, apart
+from models.callsets import GRAVE, CallSets, apart
 from models.finding import Finding
+from models.kinds.sequence import ProcessCalls
 from probes.event import Event, Process
 from probes.names import NUMBERS
 from tests.models.scenarios import mix
@@ -292,3 +293,63 @@ def test_over_weeks_a_service_that_grows_stays_within_its_budget_and_the_attack_
 
     assert alerts <= max(1, budget * 4 * 4)
     assert 4 == attacks
+
+
+# --- on evidence
+
+
+def fortnight(brings: int) -> tuple[Feed, World]:
+    """Two weeks in which `brings` times the worker makes plain calls that nobody here made."""
+    world, feed, rng = World(), Feed(Settings.model_validate({"learn": {"min": "1d"}})), random.Random(1)
+    odd = [name for name in NUMBERS if name not in GRAVE and name not in f"{MORE} {OTHERS}".split()]
+    for t in range(0, 14 * 86_400, 1800):
+        for process in (mix.NGINX, mix.POSTGRES, mix.REDIS, mix.WORKER):
+            calls = " ".join(PLAIN.split()[: rng.randrange(10, 16)])
+            feed.give([world.at(t).read(process, "/data/x"), used(world.at(t + 1), process, calls)])
+        if brings and t > 86_400 and t % 86_400 == 3600:
+            brings -= 1
+            new = " ".join(odd.pop() for _ in range(12))
+            feed.give([used(world.at(t + 2), mix.WORKER, f"{PLAIN} {new}")])
+    assert "enforcing" == feed.baselines.summary(world.workload)["mode"]
+    return feed, world
+
+
+def test_how_often_such_was_learned_is_how_often_it_is_expected() -> None:
+    """Four departures in a fortnight: the next is expected 2.5 times a week, whatever the categories say."""
+    found = {}
+    for brings in (0, 4):
+        feed, world = fortnight(brings)
+        scores = feed.baselines._all[world.workload].calls.usual.scores
+        assert brings == sum(score > 15 for score, _ in scores)
+        found[brings] = feed.give([used(world.at(14 * 86_400), mix.WORKER, f"{PLAIN} {OTHERS}")])
+
+    assert [] == found[4]
+    assert 1 == len(found[0]) and 0 < found[0][0].expected_per_week <= 1
+
+
+def test_what_is_told_counts_as_one_of_those_that_come_until_it_is_confirmed() -> None:
+    feed, world = fortnight(0)
+    calls = feed.baselines._all[world.workload].calls
+    before = calls.usual.dump()
+
+    (finding,) = feed.give([used(world.at(14 * 86_400), mix.WORKER, f"{PLAIN} ptrace")])
+    told = calls.usual.dump()
+    decide(feed, "confirm", world.workload, finding.value)
+    confirmed = calls.usual.dump()
+    decide(feed, "undo", world.workload, "d-confirm")
+
+    assert "enforcing" == finding.mode and finding.expected_per_week <= 1
+    told_then, confirmed, taken_back = (
+        sum(score > 1 for score, _ in rows) for rows in (told, confirmed, calls.usual.dump())
+    )
+    usual = sum(score > 1 for score, _ in before)
+    assert (usual + 1, usual, usual + 1) == (told_then, confirmed, taken_back)
+
+
+def test_a_snapshot_knows_what_is_usual() -> None:
+    feed, world = fortnight(1)
+    calls, copy = feed.baselines._all[world.workload].calls, ProcessCalls()
+
+    copy.load(msgspec.msgpack.decode(msgspec.msgpack.encode(calls.dump())))
+
+    assert calls.usual.scores == copy.usual.scores != []

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from models.conformal import Conformal
+from models.conformal import Calibrated, Conformal
 from models.evaluation import traces
 from models.evaluation.measures import auc, detection, threshold
 from models.nearest import Nearest, profile
@@ -190,6 +190,75 @@ def test_occurrences_per_week_follow_the_rate_at_which_sequences_come() -> None:
 
     assert 70 == pytest.approx(usual.expected_per_week(0.9, 7 * 86_400, 700))
     assert usual.expected_per_week(2.0, 7 * 86_400, 700) < 0.01
+
+
+# --- the same over weeks
+
+DAY = 86_400
+scores = st.lists(st.tuples(st.floats(0.01, 25), st.integers(0, 40)), max_size=90)
+
+
+@given(scores, st.floats(0, 30), st.floats(0, 30))
+def test_higher_is_rarer_never_negative_and_asking_changes_nothing(
+    seen: list[tuple[float, int]], one: float, other: float
+) -> None:
+    usual = Calibrated()
+    for score, day in sorted(seen, key=lambda row: row[1]):
+        usual.learn(score, day)
+    before = usual.dump()
+
+    low, high = (usual.expected_per_week(s, 14 * DAY) for s in sorted((one, other)))
+
+    assert 0 <= high <= low < float("inf")
+    assert before == usual.dump() and len(before) <= usual.keep
+
+
+@given(st.permutations([1.0, 2.5, 2.5, 7.0, 13.0]))
+def test_the_order_within_a_day_does_not_matter_and_a_copy_knows_the_same(order: list[float]) -> None:
+    usual, copy = Calibrated(), Calibrated()
+    for score in order:
+        usual.learn(score, 3)
+
+    copy.load(usual.dump())
+
+    assert [(s, 3) for s in (1.0, 2.5, 2.5, 7.0, 13.0)] == usual.scores == copy.scores
+
+
+def test_what_repeats_is_less_unusual_each_time_and_is_forgotten_after_two_months() -> None:
+    usual, told = Calibrated(), []
+    for day in range(5):
+        told.append(usual.expected_per_week(9.0, 14 * DAY))
+        usual.learn(9.0, day)
+    usual.learn(0.5, 70)
+
+    assert sorted(told) == told and told[0] < 0.01 and [1.0, 1.5, 2.0, 2.5] == pytest.approx(told[1:])
+    assert [(0.5, 70)] == usual.scores
+
+
+@pytest.mark.parametrize("budget", [0.1, 0.3, 1.0, 3.0])
+@pytest.mark.parametrize("law", ["exponential", "many equal", "heavy"])
+def test_no_more_a_week_are_told_than_was_promised(budget: float, law: str) -> None:
+    """Stationary streams of 40 scores a day, two weeks learned and four judged, the mean of 150 workloads. A budget of
+    less than once in what was learned rests on how scores fall off: kept for tails that are not heavy."""
+    if budget < 0.5 and law != "exponential":
+        pytest.skip("beyond the highest score that was seen, which says nothing of these")
+    random = np.random.default_rng(8)
+    told = 0
+    for _ in range(150):
+        usual = Calibrated()
+        draws = {
+            "exponential": random.exponential(2.0, (42, 40)),
+            "many equal": random.choice(
+                [0.0, 0.2, 0.9, 3.0, 13.0], p=[0.9, 0.08, 0.0165, 0.003, 0.0005], size=(42, 40)
+            ),
+            "heavy": (1 - random.random((42, 40))) ** (-1 / 2),
+        }[law]
+        for day, row in enumerate(draws):
+            for score in row.tolist():
+                told += day >= 14 and usual.expected_per_week(score, day * DAY) <= budget
+                usual.learn(score, day)
+
+    assert told / 150 / 4 <= budget * 1.1
 
 
 # --- measures

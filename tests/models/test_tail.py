@@ -95,3 +95,50 @@ def test_two_levels_are_told_apart_where_adwin_does():
     assert detected
     assert after.mean() - before.mean() > tail.cut(60, 500, variance)
     assert 0.02 < tail.cut(60, 500, variance)
+
+
+def test_a_step_is_seen_when_adwin_sees_it_and_none_where_there_is_none():
+    """River's own and the bound on every split of the same values, looked at as often: they agree on whether there is
+    a step, and on when to within two looks. So the gate can do with sums that it keeps anyway."""
+    from river.drift import ADWIN
+
+    def river(values: np.ndarray) -> int:
+        adwin = ADWIN(delta=0.002)
+        for at, x in enumerate(values):
+            adwin.update(float(x))
+            if adwin.drift_detected:
+                return at + 1
+        return 0
+
+    def ours(values: np.ndarray) -> int:
+        for end in range(32, len(values) + 1, 32):
+            n0 = np.arange(5, end - 4)
+            sums = np.cumsum(values[:end])
+            apart = np.abs(sums[n0 - 1] / n0 - (sums[-1] - sums[n0 - 1]) / (end - n0))
+            if (apart > tail.cut(n0, end - n0, float(values[:end].var()))).any():
+                return end
+        return 0
+
+    random = np.random.default_rng(7)
+    for size in (0.0, 0.0, 0.0, 0.3, 0.4, 0.5, 0.5):
+        values = np.concatenate([0.5 * random.random(480), size + 0.5 * random.random(400)])
+        theirs, mine = river(values), ours(values)
+        assert bool(theirs) == bool(mine) == bool(size)
+        assert abs(theirs - mine) <= 64
+
+
+def test_where_a_tail_starts_is_the_quantile_that_river_estimates():
+    """The smallest of the kept peaks is the exact quantile 1 - KEPT/n; stats.Quantile (P2) comes near it."""
+    from river import stats
+
+    n = 2016
+    for seed in range(5):
+        draws = np.random.default_rng(seed).exponential(2.0, (1, n))
+        theirs = stats.Quantile(1 - tail.KEPT / n)
+        for x in draws[0]:
+            theirs.update(float(x))
+
+        start = float(tail.fit(peaks(draws)).start[0])
+
+        assert start == pytest.approx(np.sort(draws[0])[-tail.KEPT])
+        assert theirs.get() == pytest.approx(start, rel=0.1)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,11 +10,12 @@ import pytest
 from probes import usual
 from probes.agent import SURVEY
 from probes.counts import Tally, Usage
+from probes.grams import MOST, Grams
 from probes.usual import EVICTED, IDLE, Place, Saved, Usual
 from probes.workload import Scope
 from tests.probes.world import SECOND, World
 
-A = "a" * 64
+A, B, C = "a" * 64, "b" * 64, "c" * 64
 
 
 class FakeKernel:
@@ -25,6 +27,7 @@ class FakeKernel:
         self.did: dict[int, Tally] = {}
         self.holding: dict[int, int] = {}
         self.enforced: dict[int, bool] = {}
+        self.shown: dict[int, int] = {}
         self.usages: dict[int, Usage] = {}
         self.keys: set[int] = set()
         self.counted: dict[int, int] = {}
@@ -41,8 +44,16 @@ class FakeKernel:
     def enforce(self, slot: int, on: bool) -> None:
         self.enforced[slot] = on
 
+    def grams(self, slot: int) -> bytes:
+        return self.shown.get(slot, 0).to_bytes(8192, "little")
+
+    def show(self, slot: int, grams: bytes) -> None:
+        assert 8192 == len(grams)
+        self.shown[slot] = self.shown.get(slot, 0) | int.from_bytes(grams, "little")
+
     def release(self, cgroup: int, slot: int) -> None:
         assert slot == self.by_cgroup.pop(cgroup)
+        self.shown.pop(slot, None)
 
     def usage(self, pid: int) -> Usage | None:
         return self.usages.get(pid)
@@ -254,16 +265,85 @@ def test_system_calls_errors_bytes_and_what_was_held_back_are_in_the_window(worl
 
 
 def test_who_enforces_has_its_new_sequences_counted_as_misses(world: World, kernel: FakeKernel) -> None:
-    """Whether the worker says so before the container comes or afterwards."""
     world.docker(A, name="web")
-    told(world, push="mode", workload="web", learning=False)
     cgroup, _ = world.running(A)
     kernel.by_cgroup = {cgroup: 5}
     world.flush()
+    assert {5: False} == kernel.enforced
+
+    told(world, push="mode", workload="web", learning=False)
     assert {5: True} == kernel.enforced
 
     told(world, push="mode", workload="web", learning=True)
     assert {5: False} == kernel.enforced
+
+
+def test_a_container_that_starts_again_knows_the_sequences_that_its_workload_has_shown(
+    world: World, kernel: FakeKernel
+) -> None:
+    """Of one whose cgroup is gone, and of a replica that runs; so its first misses are misses."""
+    for id_ in (A, B, C):
+        world.docker(id_, name="web")
+    told(world, push="mode", workload="web", learning=False)
+    first, app = world.running(A)
+    replica, _ = world.running(B)
+    kernel.by_cgroup = {first: 5, replica: 6}
+    world.flush()
+    world.agent.grams.noting.clear()
+    kernel.shown = {5: 0b0011, 6: 0b0100}
+    world.exit(app)
+    world.rmdir(first, f"/docker/{A}")
+    world.flush(6)
+    world.flush(6)
+    assert {replica: 6} == kernel.by_cgroup
+
+    again, _ = world.running(C)
+    kernel.by_cgroup[again] = 5
+    kernel.shown[5] = 0b1000
+    world.flush()
+
+    assert (0b1111, True) == (kernel.shown[5], kernel.enforced[5])
+
+
+def test_where_nothing_is_kept_a_new_sequence_is_no_miss_for_an_hour() -> None:
+    """After a start of the agent all bitmaps are empty, whatever the workload has learned."""
+    kernel, grams, web = FakeKernel(), Grams(), SimpleNamespace(workload="web")
+    grams.mode(kernel, "web", learning=False)
+
+    grams.met(kernel, 5, web, now=0)
+    enforced = [kernel.enforced[5]]
+    for minute in (30, 59, 61):
+        grams.tick(kernel, minute * 60 * SECOND)
+        enforced.append(kernel.enforced[5])
+
+    assert [False, False, False, True] == enforced
+
+
+def test_replicas_know_what_one_of_them_showed_once_the_workload_enforces_and_a_late_name_counts() -> None:
+    kernel, grams = FakeKernel(), Grams()
+    web, late, other = (SimpleNamespace(workload=name) for name in ("web", "3f2a9c0d4e5f", "db"))
+    for slot, scope in enumerate((web, late, other), 1):
+        grams.met(kernel, slot, scope, now=0)
+    kernel.shown = {1: 0b001, 2: 0b010, 3: 0b100}
+    late.workload = "web"
+    grams.tick(kernel, SECOND)
+
+    grams.mode(kernel, "web", learning=False)
+
+    assert {1: 0b011, 2: 0b011, 3: 0b100} == kernel.shown
+    assert {1: True, 2: True, 3: False} == kernel.enforced
+
+
+def test_what_is_kept_of_sequences_is_bounded() -> None:
+    """The workload whose cgroup went longest ago is let go first."""
+    kernel, grams = FakeKernel(), Grams()
+    for n in range(MOST + 10):
+        kernel.shown = {1: 1 << n}
+        grams.met(kernel, 1, SimpleNamespace(workload=f"w{n}"), now=0)
+        grams.gone(kernel, 1)
+
+    assert MOST == len(grams.kept)
+    assert "w9" not in grams.kept and 1 << 10 == grams.kept["w10"]
 
 
 def test_a_long_lived_process_tells_its_system_calls_each_minute(world: World, kernel: FakeKernel) -> None:
