@@ -67,9 +67,17 @@ class Calibrated:
     The number of looks cancels out, so only the highest scores need be kept. Beyond the highest E halves with each
     `HALF` of score, or more slowly where the kept ones reach further apart than that.
 
-    What is told is to be shown as well (once): left out, what remains would look ever tamer, and half as much again
-    as was promised be told. Within what was seen the promise holds for every law of scores that does not change;
-    beyond it, for tails that are no heavier than an exponential.
+    What is told is to be shown as well (once): left out, what remains would look ever tamer, and half as much again be
+    told as was promised. Within what was seen the promise holds for every law of scores that does not change; beyond
+    it, for tails that are no heavier than an exponential.
+
+    Parameters: `keep`: scores kept; `days`: for so long. What `learn` was not shown (what is known, scores of 0) is
+    taken as lower than any.
+
+    >>> seen = Calibrated()
+    >>> for day in range(14): seen.learn(3.0, day)
+    >>> round(seen.expected_per_week(2.0, 14 * 86_400), 1), round(seen.expected_per_week(9.0, 14 * 86_400), 2) < 0.1
+    (7.5, True)
     """
 
     HALF = 1.0

@@ -46,7 +46,7 @@ class ProcessCalls:
         self.usual = Calibrated()
         """Scores of what was learned, and of what was told and not confirmed."""
         self.counted: dict[str, list[Any]] = {}
-        """value -> [score, day] it was told with."""
+        """value -> [score, day it was told, whether it is in `usual`]."""
         self.said: dict[str, str] = {}
         """value -> process that it was told of last: the same set comes again each minute."""
         self.dangers: dict[str, list[str]] = {}
@@ -103,7 +103,8 @@ class ProcessCalls:
         ):
             return None
         expected, odds = self._expected(b, program, departure, value)
-        if self._forgotten(b, program) & departure.new:
+        forgotten = bool(self._forgotten(b, program) & departure.new)
+        if forgotten:
             expected = 0.0
         elif (
             not departure.grave
@@ -113,6 +114,10 @@ class ProcessCalls:
             b.quarantine.pop(value, None)
             return drifted[0]
         of = b.budgets.of("sequence")
+        if b.learning.mode == "enforcing" and not forgotten:
+            self.settle(b.now // DAY)
+            score = self.sets.score(program, departure.new, departure)
+            expected = max(expected, self.usual.expected_per_week(score, b.learning.observed(b.now)))
         if expected > of:
             return None
         process = f"{event.process.pid} {event.process.start}"
@@ -123,9 +128,8 @@ class ProcessCalls:
         b.hold(value, ["sequence", program, *departure.names], expected, event.count)
         if again:
             return True
-        # what is told is not known from now on, but it was one of those that a week brings
         if value not in b.decisions.confirmed:
-            self.count(value, [self.sets.score(program, departure.new, departure), b.now // DAY])
+            self.count(value, [self.sets.score(program, departure.new, departure), b.now // DAY, False])
         b.told.add(f"sequence {program}", value, b.now)
         return self._finding(b, event, program, departure, value, expected, odds)
 
@@ -146,8 +150,6 @@ class ProcessCalls:
         else:
             active = self.activity.since(_place(program, departure), now - min(observed, 20 * 86_400) / 2)
             expected = budgets.by_evidence(self.categories, _category(departure), odds, observed, active, now)
-            score = self.sets.score(program, departure.new, departure)
-            expected = max(expected, self.usual.expected_per_week(score, observed))
         return expected * b.alerts.factor(f"sequence {program}", value, now, forced), odds
 
     def _finding(
@@ -200,17 +202,25 @@ class ProcessCalls:
         return _mask({call for of, calls in values if of == program for call in calls})
 
     def count(self, value: str, row: list[Any] | None) -> None:
-        """[score, day] of what is told is one of those that are to be expected."""
+        """What is told is not known from now on, but it was one of those that a week brings: `row` in `counted`."""
         if row is not None:
             self.counted[value] = row
-            self.usual.learn(row[0], row[1])
+            if row[2]:
+                self.usual.learn(row[0], row[1])
             if len(self.counted) > SAID:
                 del self.counted[next(iter(self.counted))]
+
+    def settle(self, today: int) -> None:
+        """What was told before this day counts; of this day it is one matter, and drift.py's to judge."""
+        for row in self.counted.values():
+            if not row[2] and row[1] < today:
+                row[2] = True
+                self.usual.learn(row[0], row[1])
 
     def excuse(self, value: str) -> list[Any] | None:
         """It was no false alert: it makes no other less unusual. What was taken out."""
         row = self.counted.pop(value, None)
-        if row is not None:
+        if row is not None and row[2]:
             self.usual.forget(row[0], row[1])
         return row
 

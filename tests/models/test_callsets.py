@@ -327,23 +327,25 @@ def test_how_often_such_was_learned_is_how_often_it_is_expected() -> None:
     assert 1 == len(found[0]) and 0 < found[0][0].expected_per_week <= 1
 
 
-def test_what_is_told_counts_as_one_of_those_that_come_until_it_is_confirmed() -> None:
+def test_what_is_told_counts_from_the_next_day_as_one_of_those_that_come_until_it_is_confirmed() -> None:
     feed, world = fortnight(0)
     calls = feed.baselines._all[world.workload].calls
-    before = calls.usual.dump()
 
+    def departures() -> int:
+        return sum(score > 1 for score, _ in calls.usual.scores)
+
+    usual = [departures()]
     (finding,) = feed.give([used(world.at(14 * 86_400), mix.WORKER, f"{PLAIN} ptrace")])
-    told = calls.usual.dump()
+    usual.append(departures())
+    calls.settle(15)
+    usual.append(departures())
     decide(feed, "confirm", world.workload, finding.value)
-    confirmed = calls.usual.dump()
+    usual.append(departures())
     decide(feed, "undo", world.workload, "d-confirm")
+    usual.append(departures())
 
     assert "enforcing" == finding.mode and finding.expected_per_week <= 1
-    told_then, confirmed, taken_back = (
-        sum(score > 1 for score, _ in rows) for rows in (told, confirmed, calls.usual.dump())
-    )
-    usual = sum(score > 1 for score, _ in before)
-    assert (usual + 1, usual, usual + 1) == (told_then, confirmed, taken_back)
+    assert [0, 0, 1, 0, 1] == [n - usual[0] for n in usual]
 
 
 def test_a_snapshot_knows_what_is_usual() -> None:
