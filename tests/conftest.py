@@ -19,6 +19,7 @@ ALONE = {"kernel": "kernel", "containers": "kernel", "e2e": "kernel", "benchmark
 """Areas of which one test runs at a time under `pytest -n`: those of one name are one queue."""
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist looks for the groups in a hook of its own
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     def area(item: pytest.Item) -> str:
         return item.path.relative_to(HERE).parts[0]

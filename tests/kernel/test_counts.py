@@ -294,8 +294,8 @@ def test_a_flood_of_names_is_bounded_and_counted_and_hides_nothing_under_etc(fre
     sent = sum((r.path or b"").startswith(os.fsencode(tmp_path)) for r in records)
     attached.close()
 
-    assert 200 <= sent < 1000
-    assert made <= sent + held <= made + 50  # the interpreter's own opens
+    assert 200 - 50 <= sent < 1000
+    assert made <= sent + held <= made + 50  # the interpreter's own opens, which spend as well
     assert held >= told > 4000
     assert 1 == len(opened(secret, "passwd"))
 
