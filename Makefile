@@ -17,7 +17,7 @@ doctor: setup
 	@exec $(SUDO) .venv/bin/wonted doctor $(ARGS)
 
 test: setup-test
-	@exec $(SUDO) .venv/bin/python -m pytest -n 2 --dist loadgroup $(TESTS) $(ARGS)
+	@exec $(SUDO) .venv/bin/python -m pytest -n 2 --dist loadscope $(TESTS) $(ARGS)
 
 test-kernels: setup-test  ## the kernel tests on the kernels of Debian 12 and 13, emulated: half an hour (tests/kernels/run.sh)
 	@exec $(SUDO) tests/kernels/run.sh $(ARGS)

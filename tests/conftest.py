@@ -4,6 +4,7 @@ WONTED_REQUIRE_ALL=1 a test that would be skipped fails instead."""
 import os
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,19 +16,32 @@ os.environ.setdefault(PROGRAMS, str(HERE.parent / ".cache/programs"))
 
 LAST = ("transport", "pipeline", "kernel", "containers", "kafka", "e2e", "benchmarks")
 """Areas that start processes, programs in the kernel, containers or brokers, quickest first; all others come before."""
-ALONE = {"kernel": "kernel", "containers": "kernel", "e2e": "kernel", "benchmarks": "kernel", "kafka": "kafka"}
-"""Areas of which one test runs at a time under `pytest -n`: those of one name are one queue."""
+QUEUES = {"kernel": "kernel", "containers": "kernel", "e2e": "kernel", "benchmarks": "kernel", "kafka": "kafka"}
+"""Areas of which one test runs at a time under `pytest -n`: those of one name are one queue. Else a file is."""
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist looks for the groups in a hook of its own
+def area(path: str) -> str:
+    return next((part for part in Path(path).parts if part != HERE.name), "")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    def area(item: pytest.Item) -> str:
-        return item.path.relative_to(HERE).parts[0]
+    def place(item: pytest.Item) -> int:
+        name = area(str(item.path.relative_to(HERE)))
+        return 1 + LAST.index(name) if name in LAST else 0
 
-    items.sort(key=lambda item: 1 + LAST.index(area(item)) if area(item) in LAST else 0)
-    for item in items:
-        if area(item) in ALONE:
-            item.add_marker(pytest.mark.xdist_group(ALONE[area(item)]))
+    items.sort(key=place)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Queues(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = nodeid.partition("::")[0]
+            return QUEUES.get(area(path), path)
+
+    return Queues(config, log)
 
 
 @pytest.hookimpl(wrapper=True)
