@@ -1,4 +1,4 @@
-"""The stream: ``embedded://DIR`` (a segmented log, no broker) or ``kafka://`` (Faust's own driver)."""
+"""The stream: ``embedded://DIR`` (a segmented log, no broker) or ``kafka://`` (Faust's driver, see driver.py)."""
 
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
@@ -30,10 +30,11 @@ def changelog(app_id: str, table: str, partitions: int) -> Topic:
 
 
 def register() -> None:
-    """Let Faust know embedded://. An entry point would need an installed distribution."""
+    """Let Faust know embedded://, and our kafka://. An entry point would need an installed distribution."""
     from faust.transport import drivers
 
     drivers.TRANSPORTS.aliases["embedded"] = "pipeline.transport.embedded:Transport"
+    drivers.TRANSPORTS.aliases["kafka"] = "pipeline.transport.driver:Transport"
 
 
 def is_embedded(settings: Settings) -> bool:

@@ -250,7 +250,7 @@ class Consumer(base.Consumer):
         """Faust's last step of a rebalance, after the seek. Only now streams may get messages.
 
         It resumes their partitions earlier, and just before this empties the streams' queues: what came in between
-        would be lost. Kafka's driver is too slow for that; we are not.
+        would be lost. driver.py does the same for Kafka.
         """
         super().resume_flow()
         self._streaming = self._sought
