@@ -7,8 +7,7 @@ from typing import Any
 from models import decisions
 from models.baseline import Baseline
 from models.finding import Decision
-from pipeline.alert import rfc3339
-from pipeline.wide import check, words
+from pipeline.wide import check, said, words
 
 SAME = {"action": None, "value": None, "scope": "value", "kind": None}
 """Fields that make two decisions on a workload the same, beside the end to the microsecond; and what nothing means."""
@@ -56,7 +55,7 @@ class Imports:
         if not copy.epoch:
             return Step("refused", f"{name} has done nothing yet; import again once it has")
         until = row.get("until")
-        end = rfc3339(until) if until is not None else None
+        end = decisions.stamp(until) if until is not None else None
         for there in decisions.rows(copy):
             if all(there[field] == (row.get(field) or SAME[field]) for field in SAME) and there["until"] == end:
                 return Step("same", f"{name}: in force already ({there['id']})")
@@ -74,7 +73,7 @@ class Imports:
     def _step_many(self, row: dict[str, Any], name: str, many: str) -> Step:
         """For more than one workload, or for one that was not seen here yet: kept, and applied when they appear."""
         until = row.get("until")
-        end = rfc3339(until) if until is not None else None
+        end = decisions.stamp(until) if until is not None else None
         for there in self.wide:
             if (there["workload"], there["many"], there["until"]) == (name, many, end) and all(
                 there[field] == (row.get(field) or SAME[field]) for field in SAME
@@ -115,16 +114,7 @@ class Imports:
 def past(decision: Decision) -> dict[str, Any]:
     """A decision that is not in force any more, in the form of those that are."""
     return {
-        "id": decision.id,
-        "workload": decision.workload,
-        "action": decision.action,
-        "value": decision.value,
-        "scope": decision.scope,
-        "kind": decision.kind,
-        "author": decision.author,
-        "reason": decision.reason,
-        "time": rfc3339(decision.time),
-        "until": None if decision.until is None else rfc3339(decision.until),
+        **said(decision),
         "tokens": None,
         "means": None,
         "silenced": 0,

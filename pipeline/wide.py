@@ -107,12 +107,11 @@ def covers(decision: Decision, name: str, image: str | None) -> bool:
     return name == decision.workload if decision.many == "later" else fnmatchcase(name, decision.workload)
 
 
-def row(decision: Decision) -> dict[str, Any]:
-    """As data, in the form of `models.decisions.rows`."""
+def said(decision: Decision) -> dict[str, Any]:
+    """What was decided, as data, by the names of `models.decisions.rows`."""
     return {
         "id": decision.id,
         "workload": decision.workload,
-        "many": decision.many,
         "action": decision.action,
         "value": decision.value,
         "scope": decision.scope,
@@ -121,6 +120,16 @@ def row(decision: Decision) -> dict[str, Any]:
         "reason": decision.reason,
         "time": decisions.stamp(decision.time),
         "until": None if decision.until is None else decisions.stamp(decision.until),
+    }
+
+
+def row(decision: Decision) -> dict[str, Any]:
+    """One in force for many workloads."""
+    return {
+        "id": decision.id,
+        "workload": decision.workload,
+        "many": decision.many,
+        **said(decision),
         "tokens": list(decision.tokens) if decision.tokens and decision.scope in ("place", "anyone") else None,
         "means": f"{decision.value or decision.action}, in {words(decision)}",
         "silenced": 0,

@@ -72,13 +72,17 @@ class Server(socketserver.ThreadingTCPServer):
 
 
 def ask(method: str, path: str, body: bytes | None = None) -> tuple[int, str]:
-    shop = http.client.HTTPConnection(SHOP, 8080, timeout=20)
+    return exchange(http.client.HTTPConnection(SHOP, 8080, timeout=20), method, path, body)
+
+
+def exchange(server: http.client.HTTPConnection, method: str, path: str, body: bytes | None) -> tuple[int, str]:
+    """One request on a connection of its own: status and text."""
     try:
-        shop.request(method, path, body)
-        answer = shop.getresponse()
-        return answer.status, answer.read().decode(errors="replace")
+        server.request(method, path, body)
+        response = server.getresponse()
+        return response.status, response.read().decode(errors="replace")
     finally:
-        shop.close()
+        server.close()
 
 
 class Customers(threading.Thread):

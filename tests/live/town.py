@@ -20,6 +20,7 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 from pipeline.demo.network import CLONE_NEWNET, cable, die_with_parent, inside, unshare, up
+from pipeline.demo.town import exchange
 from tests.live.names import ATTACKER, CLIENTS, GATEWAY, METADATA, MIX, NAMES, PARTNERS
 
 SIOCADDRT, RTF_UP_GATEWAY = 0x890B, 3
@@ -114,12 +115,7 @@ def ask(
         )
     else:
         mix = http.client.HTTPConnection(MIX, 8080, timeout=20, source_address=source)
-    try:
-        mix.request(method, path, body)
-        answer = mix.getresponse()
-        return answer.status, answer.read().decode(errors="replace")
-    finally:
-        mix.close()
+    return exchange(mix, method, path, body)
 
 
 class Clients:
