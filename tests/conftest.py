@@ -19,6 +19,9 @@ LAST = ("transport", "pipeline", "kernel", "containers", "kafka", "e2e", "benchm
 QUEUES = {"kernel": "kernel", "containers": "kernel", "e2e": "kernel", "benchmarks": "kernel", "kafka": "kafka"}
 """Areas of which one test runs at a time under `pytest -n`: those of one name are one queue. Else a file is."""
 
+LONG = ("kafka",)
+"""Queues of few tests that take minutes: begun early, for xdist begins with those of most tests."""
+
 
 def area(path: str) -> str:
     return next((part for part in Path(path).parts if part != HERE.name), "")
@@ -40,6 +43,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
         def _split_scope(self, nodeid: str) -> str:
             path = nodeid.partition("::")[0]
             return QUEUES.get(area(path), path)
+
+        def schedule(self) -> None:
+            super().schedule()
+            for name in LONG:
+                if name in self.workqueue:
+                    self.workqueue.move_to_end(name, last=False)
 
     return Queues(config, log)
 
