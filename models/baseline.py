@@ -2,7 +2,6 @@
 
 import zlib
 from collections.abc import Hashable, Iterator
-from datetime import UTC, datetime
 from sys import intern
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,6 +12,7 @@ from config.schema import Allow, Models
 from models import budget as budgets
 from models import danger, decisions, drift, explain, host, novelty, paths, programs, releases, siblings, support
 from models.budget import NOTHING_LENT, Activity, AlertBudget, Lent
+from models.clock import rfc3339
 from models.counts import DAY, Categories
 from models.departure import actor_of, category_of, place_of, program_of, spawned
 from models.finding import SEVERITIES, Decision, Finding
@@ -961,8 +961,8 @@ class Baseline(base.AnomalyDetector):
             would = True
             snooze.silenced += max(1, event.count)
             snooze.last = self.now
-            evidence["snoozed"] = {"id": snooze.id, "by": snooze.author, "until": decisions.stamp(snooze.until or 0)}
-            why = f"{why} Snoozed by {snooze.author or 'somebody'} until {decisions.stamp(snooze.until or 0)[:16]}Z."
+            evidence["snoozed"] = {"id": snooze.id, "by": snooze.author, "until": rfc3339(snooze.until or 0)}
+            why = f"{why} Snoozed by {snooze.author or 'somebody'} until {rfc3339(snooze.until or 0)[:16]}Z."
         if (release := releases.brought(self, event, value)) is not None:
             evidence["release"] = release
         return Finding(
@@ -1317,7 +1317,7 @@ class Baseline(base.AnomalyDetector):
         return {
             "workload": self.name,
             "mode": learning.mode,
-            "since": _stamp(self.epoch + learning.start * NS),
+            "since": rfc3339(self.epoch + learning.start * NS),
             "progress": round(learning.progress(self.now, self.rule, evidence), 4),
             "evidence": round(evidence, 4),
             "eta_s": None if eta is None else round(eta),
@@ -1341,7 +1341,7 @@ class Baseline(base.AnomalyDetector):
             "suppressed": self.suppressed,
             "in_kernel": self.in_kernel,
             "surprises_per_week": round(surprises, 3),
-            "rates_relearned_until": None if (until := self.rates.relearning) is None else _stamp(until * 60 * NS),
+            "rates_relearned_until": None if (until := self.rates.relearning) is None else rfc3339(until * 60 * NS),
             "kinds_relearned_until": drift.until(self),
             "budget": self.budgets.total,
             "false_per_week": round(self.alerts.realised(self.now, self._enforced_s()), 3),
@@ -1412,11 +1412,7 @@ class Baseline(base.AnomalyDetector):
         return out
 
     def stamp(self, second: int) -> str:
-        return _stamp(self.epoch + second * NS)
-
-
-def _stamp(time_ns: int) -> str:
-    return datetime.fromtimestamp(time_ns / NS, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        return rfc3339(self.epoch + second * NS)
 
 
 def _keep(place: tuple[str, ...]) -> bool:

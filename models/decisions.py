@@ -12,16 +12,15 @@ undo     Takes one of these back; from then on the verdicts are those from befor
 How wide an accept may be: models/scopes.py. Times are the events' own: expiry reads no clock.
 """
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from models import drift, novelty, scopes, siblings
 from models.budget import TOLD_WINDOW, Told
+from models.clock import rfc3339
 from models.counts import DAY
 from models.finding import Decision
-from models.learning import NS
 from models.tree import SPECIAL, Node
 
 if TYPE_CHECKING:
@@ -160,16 +159,6 @@ class Decisions:
         self._index()
 
 
-def stamp(time_ns: int) -> str:
-    """To the microsecond, exactly.
-
-    >>> stamp(1_795_379_467_123_456_789)
-    '2026-11-22T20:31:07.123456Z'
-    """
-    seconds, rest = divmod(time_ns, NS)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest // 1000:06d}Z"
-
-
 # --- taking decisions ------------------------------------------------------------------------------------------------
 
 
@@ -192,7 +181,7 @@ def take(b: "Baseline", decision: Decision) -> str:
     if len(d.entries) >= MOST:
         raise ValueError(f"{b.name} has {MOST} decisions in force; undo some, or learn it again")
     if decision.until is not None and decision.until <= max(b.now_ns, decision.time):
-        raise ValueError(f"{action} until {stamp(decision.until)}: that is over")
+        raise ValueError(f"{action} until {rfc3339(decision.until)}: that is over")
     scope = decision.scope if action == "accept" else "value"
     entry = Entry(
         decision.id, action, value or "", scope, decision.kind, decision.author, decision.reason, decision.time,
@@ -246,7 +235,7 @@ def _accept(b: "Baseline", entry: Entry, decision: Decision) -> str:
     d.put(entry)
     if entry.scope == "value" and entry.until is None:
         return f"{b.name}: {value} is normal now"
-    until = f" until {stamp(entry.until)}" if entry.until is not None else ""
+    until = f" until {rfc3339(entry.until)}" if entry.until is not None else ""
     return f"{b.name}: silent from now on{until}, and not learned: {scopes.words(entry.scope, value, entry.tokens)}"
 
 
@@ -351,7 +340,7 @@ def _snooze(b: "Baseline", entry: Entry, _: Decision) -> str:
     b.decisions.put(entry)
     but = "" if entry.value else " (dangers are told all the same)"
     what = entry.value or "this workload"
-    return f"{b.name}: nothing is told of {what} until {stamp(entry.until)}{but}; `wonted alerts` has it all"
+    return f"{b.name}: nothing is told of {what} until {rfc3339(entry.until)}{but}; `wonted alerts` has it all"
 
 
 # --- taking them back ------------------------------------------------------------------------------------------------
@@ -553,8 +542,8 @@ def rows(b: "Baseline") -> list[dict[str, Any]]:
             "kind": e.kind,
             "author": e.author,
             "reason": e.reason,
-            "time": stamp(e.time),
-            "until": None if e.until is None else stamp(e.until),
+            "time": rfc3339(e.time),
+            "until": None if e.until is None else rfc3339(e.until),
             "tokens": e.tokens if e.scope in ("place", "anyone") else None,
             "means": scopes.words(e.scope, e.value, e.tokens) if e.action == "accept" else None,
             "silenced": e.silenced,
@@ -570,7 +559,7 @@ def status(b: "Baseline") -> dict[str, Any]:
         "false_alerts": len(b.answers["false"]),
         "confirmed": len(b.answers["true"]),
         "locked": sorted(kind or "all" for kind in b.decisions.locks),
-        "snoozed": stamp(max(whole)) if whole else None,
+        "snoozed": rfc3339(max(whole)) if whole else None,
         "snoozed_values": sum(1 for e in b.decisions.snoozes if e.value),
         "decisions": len(b.decisions.entries),
     }

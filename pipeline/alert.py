@@ -4,11 +4,11 @@ import hashlib
 import json
 import math
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
+from models.clock import rfc3339
 from models.finding import SEVERITIES, Finding
 from probes.event import Process
 
@@ -240,15 +240,6 @@ def make_id(prefix: str, time: int, name: str) -> str:
 
 def rank(severity: str) -> int:
     return SEVERITIES.index(severity) if severity in SEVERITIES else 0
-
-
-def rfc3339(ns: int) -> str:
-    """
-    >>> rfc3339(1_795_379_467_123_456_789)
-    '2026-11-22T20:31:07.123456Z'
-    """
-    seconds, rest = divmod(ns, 1_000_000_000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest // 1000:06d}Z"
 
 
 def number(value: float | None) -> float | None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from models import decisions
 from models.baseline import Baseline
+from models.clock import rfc3339
 from models.finding import Decision
 from pipeline.wide import check, said, words
 
@@ -55,7 +56,7 @@ class Imports:
         if not copy.epoch:
             return Step("refused", f"{name} has done nothing yet; import again once it has")
         until = row.get("until")
-        end = decisions.stamp(until) if until is not None else None
+        end = rfc3339(until) if until is not None else None
         for there in decisions.rows(copy):
             if all(there[field] == (row.get(field) or SAME[field]) for field in SAME) and there["until"] == end:
                 return Step("same", f"{name}: in force already ({there['id']})")
@@ -73,7 +74,7 @@ class Imports:
     def _step_many(self, row: dict[str, Any], name: str, many: str) -> Step:
         """For more than one workload, or for one that was not seen here yet: kept, and applied when they appear."""
         until = row.get("until")
-        end = decisions.stamp(until) if until is not None else None
+        end = rfc3339(until) if until is not None else None
         for there in self.wide:
             if (there["workload"], there["many"], there["until"]) == (name, many, end) and all(
                 there[field] == (row.get(field) or SAME[field]) for field in SAME

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pipeline.alert import rfc3339
+from models.clock import rfc3339
 from probes.batch import decode
 from probes.event import Batch, Event
 

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from models import decisions, scopes
+from models.clock import rfc3339
 from models.finding import Decision
 from models.siblings import repository
 
@@ -118,8 +119,8 @@ def said(decision: Decision) -> dict[str, Any]:
         "kind": decision.kind,
         "author": decision.author,
         "reason": decision.reason,
-        "time": decisions.stamp(decision.time),
-        "until": None if decision.until is None else decisions.stamp(decision.until),
+        "time": rfc3339(decision.time),
+        "until": None if decision.until is None else rfc3339(decision.until),
     }
 
 

@@ -8,7 +8,8 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.alert import Alert, Other, Step, rfc3339
+from models.clock import rfc3339
+from pipeline.alert import Alert, Other, Step
 from pipeline.sinks.text import cut, redact, redact_command, redact_text, shorten, visible
 
 TITLE, WHY, FIELD, COMMAND, LINE, TREE = 150, 900, 250, 700, 150, 8
