@@ -1,47 +1,65 @@
-"""Faust's driver for kafka://, but for the end of a rebalance.
+"""Faust's driver for kafka://, but for a rebalance: there, what is fetched and not delivered must be fetched again.
 
 Faust resumes the streams' partitions, seeks them to what was committed, empties the streams' queues, and lets them run.
-What is fetched before the seek of a partition that has no commit yet, or after it and before the queues are emptied,
-would be dropped and never fetched again. So their partitions stay paused until the last step.
+A fetch is asked for in one thread and answered in another. Four ways to lose records follow, and each is closed here:
+
+- What was fetched between the resuming and the emptying is dropped. The partitions stay paused until the last step.
+- A fetch reads the set of partitions while it waits. Where that has become empty, aiokafka answers with all of them.
+  It gets a copy.
+- A fetch that began before the seek may be answered after it, and moves the position. The seek waits for it.
+- A partition without a commit is not sought. It is sought to its beginning, which is where it began.
+
+And what a full queue had put aside is not delivered while its partition is paused.
 """
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from faust.transport.consumer import RecordMap
 from faust.transport.drivers import aiokafka
 from faust.types import TP
 
 
 class Consumer(aiokafka.Consumer):
     def __init__(self, *args: Any, **more: Any) -> None:
-        self._sought = False
         self._held: set[TP] = set()
+        self._no_fetch = asyncio.Event()
+        self._no_fetch.set()
         super().__init__(*args, **more)
 
     def pause_partitions(self, tps: Iterable[TP]) -> None:
         paused = set(tps)
         self._held -= paused
-        if not all(self._is_changelog_tp(tp) for tp in paused):
-            self._sought = False
+        self._buffered_partitions -= paused
         super().pause_partitions(paused)
 
     def resume_partitions(self, tps: Iterable[TP]) -> None:
+        """A changelog's run at once: recovery reads them."""
         resumed = set(tps)
-        if not self._sought:
-            held = {tp for tp in resumed if not self._is_changelog_tp(tp)}
-            self._held |= held
-            resumed -= held
-        super().resume_partitions(resumed)
-
-    async def perform_seek(self) -> None:
-        await super().perform_seek()
-        self._sought = True
+        streams = {tp for tp in resumed if not self._is_changelog_tp(tp)}
+        self._held |= streams
+        super().resume_partitions(resumed - streams)
 
     def resume_flow(self) -> None:
         super().resume_flow()
-        if self._sought and self._held:
-            held, self._held = self._held, set()
-            super().resume_partitions(held)
+        held, self._held = self._held, set()
+        super().resume_partitions(held)
+
+    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> RecordMap:
+        self._no_fetch.clear()
+        try:
+            return await super()._getmany(active_partitions and set(active_partitions), timeout)
+        finally:
+            self._no_fetch.set()
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        await self._no_fetch.wait()
+        committed = await super().seek_to_committed()
+        fresh = [tp for tp, offset in committed.items() if not offset and not self._is_changelog_tp(tp)]
+        if fresh:
+            await self._thread.seek_to_beginning(*fresh)
+        return committed
 
 
 class Transport(aiokafka.Transport):
