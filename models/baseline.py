@@ -19,12 +19,11 @@ from models.finding import SEVERITIES, Decision, Finding
 from models.kinds import file, network
 from models.kinds.sequence import ProcessCalls
 from models.kinds.view import REFUSED, Known, View, Weight, who
-from models.learning import NS, Learning, Rule, by_kind
-from models.rates import CLOCK, COLUMNS, EVIDENCE, LASTED, QUIET, TRUSTED, Closed, Ended, Fleet, Rates, furthest
-from models.tail import Floats
+from models.learning import NS, Learning, Rule
+from models.rates import Fleet, Rates
 from models.tree import SPECIAL, Node, Tree
 from models.usual import Host, Usual, sensitive, volatile
-from probes.event import Container, Event, Process, Window
+from probes.event import Container, Event
 
 if TYPE_CHECKING:
     from models.detectors import Running
@@ -49,22 +48,6 @@ NOT_AT_A_START = ("writable", "scratch", "hidden", "shell", "download", "network
 SPAWNED = 0.7
 """Odds of a plain new program of a parent that starts several; a fortnight of looking cannot have seen monthly jobs."""
 OPENS = frozenset({"open_read", "open_write", "create"})
-RATE_QUIET_S = 600
-"""What goes on is told once; it is over when it has not happened for so long."""
-RATE_NOUNS = {
-    "calls": "system calls",
-    "accepts": "accepted connections",
-    "queries": "DNS queries",
-    "bytes_in": "bytes received",
-    "bytes_out": "bytes sent",
-    "failed": "failed calls",
-    "denied": "denied calls",
-    "held": "new file names that were held back",
-    "peers": "different addresses",
-    "ports": "different ports",
-}
-RATE_ATTACK = {"connects": "T1046", "peers": "T1046", "ports": "T1046", "bytes_out": "T1048", "queries": "T1048"}
-"""Else T1496, resource hijacking."""
 
 
 class Asleep(NamedTuple):
@@ -859,7 +842,7 @@ class Baseline(base.AnomalyDetector):
     ) -> Finding:
         """A finding of a detector that keeps a model of its own."""
         bits = self._bits(expected)
-        return self._finding(
+        return self.finding(
             event, kind, detector, None, severity, what, why, bits, expected, budget, value, value, attack, evidence
         )
 
@@ -880,7 +863,7 @@ class Baseline(base.AnomalyDetector):
             severity = SEVERITIES[SEVERITIES.index(severity) + 1]
         why, said = explain.sentence(self, event, view, expected, weight, value)
         evidence.update(said)
-        return self._finding(
+        return self.finding(
             event,
             event.kind,
             "novelty",
@@ -939,7 +922,7 @@ class Baseline(base.AnomalyDetector):
     def forced_note(self) -> str:
         return f" (forced: evidence {int(100 * self.evidence())} %)" if self.learning.mode == "forced" else ""
 
-    def _finding(
+    def finding(
         self,
         event: Event,
         kind: str,
@@ -1015,7 +998,7 @@ class Baseline(base.AnomalyDetector):
             .replace("{workload}", self.name)
             .replace("{saw}", hit.saw)
         )
-        return self._finding(
+        return self.finding(
             event,
             "danger",
             "danger",
@@ -1030,156 +1013,6 @@ class Baseline(base.AnomalyDetector):
             generalised,
             rule.attack,
             evidence,
-        )
-
-    # --- rates -------------------------------------------------------------------------------------------------------
-
-    def rate_mode(self) -> tuple[int, float]:
-        """How this workload's windows are judged, and the budget per week."""
-        learning = self.learning
-        if learning.mode == "learning" or self.host or self.rates.relearning is not None:
-            return QUIET, 0.0
-        enough = learning.mode == "enforcing" or learning.observed(self.now) >= max(self.rule.evidence, 3600.0)
-        trusted = enough and self.rates.table.span[self.rates.row] >= TRUSTED
-        return EVIDENCE if trusted else CLOCK, self.budgets.of("rate")
-
-    def window_beyond(
-        self, window: Window, values: Floats, deviations: Floats, process: Process | None, clean: bool
-    ) -> Finding | None:
-        """A window that `Fleet.tick` found beyond what is usual: told, or learned where it is normal all the same."""
-        rates = self.rates
-        column, expected = rates.table.expected(rates.row, values, deviations, self._normal_rates())
-        of = self.budgets.of("rate")
-        if self.learning.mode == "enforcing":
-            expected *= self.alerts.spent(self.now)
-        if expected > of:
-            if clean:
-                rates.table.fold(rates.row, values)
-            return None
-        name, second, _ = COLUMNS[column].partition("/")
-        counts = f"rate {name}" not in self.decisions.confirmed
-        rates.table.shout(rates.row, column, values, deviations, counts)
-        if not self._rate_begins(name, window.time):
-            return None
-        value, most, usual = (float(x) for x in (values[column], rates.most(column), rates.usual(column)))
-        noun, span = RATE_NOUNS.get(name, name), "second" if second else "minute"
-        hour = "" if second else " at this hour"
-        why = (
-            f"The most in a {span} so far was {most:,.0f}, usual{hour} is {usual:,.0f}: a {span} like this is expected "
-            f"{expected:.2g} times a week{self.forced_note()}."
-        )
-        evidence: dict[str, Any] = {"value": value, "most": most, "usual": usual, "per": span}
-        evidence["furthest"] = self._furthest(furthest(deviations), values, deviations)
-        return self._rate(
-            window, name, f"{value:,.0f} {noun} in one {span} in {self.name}", why, float(deviations[column]), expected,
-            of, process, evidence,
-        )  # fmt: skip
-
-    def minute_beyond(self, ended: Ended, window: Window, process: Process | None) -> Finding | None:
-        """A minute that is over and had one sum too far apart from the others: told, or learned after all."""
-        rates = self.rates
-        column, expected, lasted = rates.table.expected_of_minute(ended, self._normal_rates())
-        of = self.budgets.of("rate")
-        if self.learning.mode == "enforcing":
-            expected *= self.alerts.spent(self.now)
-        name = COLUMNS[column]
-        rates.table.resolve(ended, expected <= of, f"rate {name}" not in self.decisions.confirmed)
-        if expected > of or not self._rate_begins(name, window.time):
-            return None
-        value, most, usual = float(ended.values[column]), rates.most(column), rates.usual(column)
-        deviations = float((ended.lasting if lasted else ended.apart)[column])
-        noun, span = RATE_NOUNS.get(name, name), f"each of {LASTED} minutes" if lasted else "one minute"
-        why = (
-            f"Usual at this hour is {usual:,.0f}, the most in a minute so far was {most:,.0f}; but the rest of what it "
-            f"does did not grow with it: that one thing is so far apart from the others in {span} is expected "
-            f"{expected:.2g} times a week{self.forced_note()}."
-        )
-        evidence: dict[str, Any] = {"value": value, "most": most, "usual": usual, "per": "minute", "apart": deviations}
-        evidence["minutes"] = LASTED if lasted else 1
-        evidence["furthest"] = self._furthest(furthest(ended.deviations), ended.values, ended.deviations)
-        what = f"{value:,.0f} {noun} in one minute in {self.name}, and no more of the rest"
-        return self._rate(window, name, what, why, deviations, expected, of, process, evidence)
-
-    def _normal_rates(self) -> list[int]:
-        """Columns that a person accepted."""
-        return [at for at, name in enumerate(COLUMNS) if f"rate {name.removesuffix('/s')}" in self.accepted]
-
-    def minute_over(self, closed: Closed, window: Window, process: Process | None) -> list[Finding]:
-        """What the detectors that the config names say of it."""
-        out = []
-        mode = self.rate_mode()[0]
-        for running in self.detectors:
-            own = running.detector.false_alerts_per_week
-            of = self.budgets.of("rate") if own is None else own
-            speaks = mode != QUIET and f"rate {running.name}" not in self.accepted
-            found = running.beyond(of if speaks else -1.0, closed)
-            if found is None or not self._rate_begins(running.name, window.time):
-                continue
-            score, expected = found
-            far = self._furthest(running.furthest(closed), closed.values, closed.deviations)
-            words = ", ".join(f"{m['value']:,.0f} {m['metric']} (usually {m['usual']:,.0f})" for m in far)
-            why = (
-                f"{running.name} scores {score:.3g}, which is expected {expected:.2g} times a week; furthest from what "
-                f"is usual at this hour: {words}{self.forced_note()}."
-            )
-            out.append(
-                self._rate(
-                    window, running.name, f"Unusual minute in {self.name}: {words}", why, score, expected, of, process,
-                    {"detector": running.detector.name, "score": score, "furthest": far},
-                )
-            )  # fmt: skip
-        return out
-
-    def _furthest(self, columns: list[int], values: Floats, deviations: Floats) -> list[dict[str, Any]]:
-        return [
-            {
-                "metric": COLUMNS[at],
-                "value": float(values[at]),
-                "usual": round(self.rates.usual(at), 2),
-                "deviations": round(float(deviations[at]), 2),
-            }
-            for at in columns
-        ]
-
-    def _rate_begins(self, name: str, time_ns: int) -> bool:
-        """False: it goes on, and was told. What goes on is the workload's: which of its metrics is furthest out
-        changes from minute to minute."""
-        now = self.seconds(time_ns)
-        self.rate_told = {n: now for n, last in self.rate_told.items() if now - last < RATE_QUIET_S}
-        new = name not in self.rate_told
-        self.rate_told[name] = now
-        return new
-
-    def _rate(
-        self,
-        window: Window,
-        metric: str,
-        what: str,
-        why: str,
-        score: float,
-        expected: float,
-        of: float,
-        process: Process | None,
-        evidence: dict[str, Any],
-    ) -> Finding:
-        who = process or Process(pid=0, vpid=0, ppid=0, comm=self.name)
-        event = Event(
-            time=window.time,
-            workload=self.name,
-            kind="rate",
-            action="window",
-            process=who,
-            tid=0,
-            uid=0,
-            object=metric,
-            count=1,
-            lost=window.lost,
-        )
-        name = f"rate {metric}"
-        self.alerts.told.add(name, name, self.now)
-        attack = (RATE_ATTACK.get(metric, "T1496"),)
-        return self._finding(
-            event, "rate", "rates", None, "medium", what, why, score, expected, of, name, name, attack, evidence
         )
 
     # --- decisions ---------------------------------------------------------------------------------------------------
@@ -1307,47 +1140,6 @@ class Baseline(base.AnomalyDetector):
         self._cache.clear()
         self.usual.clear()
 
-    def summary(self) -> dict[str, Any]:
-        surprises = self.surprises()
-        learning = self.learning
-        evidence = learning.evidence(self.now, self.rule, self.budgets.total, surprises)
-        eta = learning.eta_s(self.now, self.rule, self.budgets.total, surprises)
-        soonest, latest = learning.eta_range_s(self.now, self.rule, self.budgets.total, surprises)
-        news = by_kind(self.categories, learning.observed(self.now), self.now)
-        return {
-            "workload": self.name,
-            "mode": learning.mode,
-            "since": rfc3339(self.epoch + learning.start * NS),
-            "progress": round(learning.progress(self.now, self.rule, evidence), 4),
-            "evidence": round(evidence, 4),
-            "eta_s": None if eta is None else round(eta),
-            "eta_range_s": [None if s is None else round(s) for s in (soonest, latest)],
-            "not_settling": learning.unsettled(self.now, self.rule, self.budgets.total, surprises, news),
-            "not_seen": self._not_seen(),
-            "kinds": {
-                kind: {
-                    "events": self.counts.get(kind, 0),
-                    "last_new": self.stamp(new.last),
-                    "new_within_a_day": new.lately,
-                    "surprises_per_week": round(new.surprises, 3),
-                }
-                for kind, new in news.items()
-            },
-            "containers": len(self.containers),
-            "events": sum(self.counts.values()),
-            "lost": self.lost,
-            "known": self.known_values(),
-            "quarantined": len(self.quarantine),
-            "suppressed": self.suppressed,
-            "in_kernel": self.in_kernel,
-            "surprises_per_week": round(surprises, 3),
-            "rates_relearned_until": None if (until := self.rates.relearning) is None else rfc3339(until * 60 * NS),
-            "kinds_relearned_until": drift.until(self),
-            "budget": self.budgets.total,
-            "false_per_week": round(self.alerts.realised(self.now, self._enforced_s()), 3),
-            **decisions.status(self),
-        }
-
     def review(self) -> list[tuple[tuple[str, ...], Node]]:
         """What learning saw without support, for a person to look at; empty while it learns or was too short to say."""
         learning = self.learning
@@ -1360,56 +1152,6 @@ class Baseline(base.AnomalyDetector):
         now, ended = self.seconds(time_ns), self.learning.ended
         seconds = 0 if ended is None else min(max(0, now - ended), budgets.SPENT_S)
         return float(seconds), self.told.between(now - seconds, now)
-
-    def _enforced_s(self) -> float:
-        ended = self.learning.ended
-        return 0.0 if ended is None else float(self.now - ended)
-
-    def describe(self) -> dict[str, Any]:
-        known: dict[str, list[dict[str, Any]]] = {}
-        for tokens, node in self.tree.leaves():
-            known.setdefault(tokens[0], []).append(
-                {
-                    "value": novelty.value(tokens),
-                    "count": node.n,
-                    "first": self.stamp(node.born),
-                    "last": self.stamp(node.last),
-                }
-            )
-        for value, count in self.calls.rows():
-            known.setdefault("sequence", []).append({"value": value, "count": count, "first": None, "last": None})
-        for rows in known.values():
-            rows.sort(key=lambda r: (-r["count"], r["value"]))
-        parts = self.learning.parts(self.now, self.rule, self.budgets.total, self.surprises())
-        return {
-            **self.summary(),
-            "conditions": {k: round(v, 4) for k, v in parts.items()},
-            "known": known,
-            "forgotten": self.tree.forgotten,
-            "folded": self.tree.truncated,
-            "review": support.shown(self.review(), self.stamp),
-            "decisions": decisions.rows(self),
-            "releases": releases.rows(self),
-            "drift": drift.rows(self),
-            "rates": self.rates.describe(),
-            "rate_levels_relearned": self.rates.reopened,
-            "quarantine": [
-                {
-                    "value": v,
-                    "count": e[1],
-                    "first": self.stamp(e[2]),
-                    "last": self.stamp(e[3]),
-                    "expected_per_week": e[4],
-                }
-                for v, e in sorted(self.quarantine.items())
-            ],
-        }
-
-    def _not_seen(self) -> list[str]:
-        out = self.learning.not_seen(self.now)
-        if len(self.containers) == 1:
-            out.append("another container: a deploy or a replica")
-        return out
 
     def stamp(self, second: int) -> str:
         return rfc3339(self.epoch + second * NS)

@@ -11,11 +11,12 @@ import msgspec
 import numpy as np
 
 from config.schema import Models, Settings
-from models import difference
+from models import account, difference
 from models.baseline import Baseline, lossy
 from models.counts import WEEK
 from models.decisions import rows, tokens_of
 from models.finding import Decision, Finding
+from models.kinds import rate
 from models.learning import NS, Rule
 from models.rates import Fleet
 from models.siblings import Images
@@ -195,7 +196,7 @@ class Baselines:
                 baseline.advance(window.time)
             minute = window.time // MINUTE_NS
             rows[at], minutes[at] = baseline.rates.row, minute
-            modes[at], budgets[at] = baseline.rate_mode()
+            modes[at], budgets[at] = rate.mode(baseline)
             clean[at] = not (lossy or window.lost) and baseline.decisions.locked("rate") is None
             values.append(baseline.rates.values(window, minute))
         fleet = self.fleet
@@ -207,15 +208,15 @@ class Baselines:
             ended, fleet.ended = fleet.ended, []
             for over in ended:
                 baseline, window = here[over.row]
-                if (finding := baseline.minute_beyond(over, window, last.get(baseline.name))) is not None:
+                if (finding := rate.minute_beyond(baseline, over, window, last.get(baseline.name))) is not None:
                     findings.append(finding)
             for closed in fleet.closed:
                 baseline, window = here[closed.row]
-                findings += baseline.minute_over(closed, window, last.get(baseline.name))
+                findings += rate.minute_over(baseline, closed, window, last.get(baseline.name))
             fleet.closed.clear()
         for at, so_far, deviations in zip(told.at.tolist(), told.values, told.deviations, strict=True):
             baseline, window = due[at]
-            finding = baseline.window_beyond(window, so_far, deviations, last.get(baseline.name), bool(clean[at]))
+            finding = rate.window_beyond(baseline, window, so_far, deviations, last.get(baseline.name), bool(clean[at]))
             if finding is not None:
                 findings.append(finding)
         return findings
@@ -454,10 +455,10 @@ class Baselines:
         return sorted(self._all)
 
     def summary(self, workload: str) -> dict[str, Any]:
-        return self._all[workload].summary()
+        return account.summary(self._all[workload])
 
     def describe(self, workload: str) -> dict[str, Any]:
-        return self._all[workload].describe()
+        return account.describe(self._all[workload])
 
 
 def resolve(settings: Settings, name: str) -> tuple[Rule, Models]:
