@@ -61,7 +61,7 @@ class Consumer(aiokafka.Consumer):
         committed = await super().seek_to_committed()
         fresh = {tp for tp in self._fetched if not committed.get(tp, True) and not self._is_changelog_tp(tp)}
         if fresh:  # it may wait for as long as the broker holds an empty fetch, 1.5 s
-            await self._thread.seek_to_beginning(*fresh)
+            await self._thread.seek_to_beginning(*aiokafka.ensure_aiokafka_TPset(fresh))
             self._fetched -= fresh
         return committed
 

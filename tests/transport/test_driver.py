@@ -6,6 +6,7 @@ from typing import Any
 
 import faust
 import pytest
+from aiokafka import TopicPartition
 from faust.types import TP
 
 from config.schema import Settings
@@ -35,8 +36,9 @@ class Broker:
         self.sought.append("committed")
         return self.committed
 
-    async def seek_to_beginning(self, *partitions: TP) -> None:
-        self.sought.append(set(partitions))
+    async def seek_to_beginning(self, *partitions: TopicPartition) -> None:
+        assert all(isinstance(partition, TopicPartition) for partition in partitions)  # as aiokafka asks
+        self.sought.append({TP(*partition) for partition in partitions})
 
 
 @pytest.fixture
