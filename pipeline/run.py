@@ -300,9 +300,9 @@ class _Main:
         """The exit code."""
         ends: dict[asyncio.Task[Any], str] = {
             asyncio.ensure_future(self.stop.wait()): "stop",
-            asyncio.ensure_future(self._start(app, server, service)): "start",
+            asyncio.ensure_future(self._start(app, server, service, serving := asyncio.Event())): "start",
             asyncio.ensure_future(app.wait_until_stopped()): "app",
-            asyncio.ensure_future(self._announce(app, probe)): "ready",
+            asyncio.ensure_future(self._announce(app, probe, serving)): "ready",
             asyncio.ensure_future(self._stalled(app)): "stalled",
         }
         if self.with_probe:
@@ -343,12 +343,14 @@ class _Main:
                 return why
 
     @staticmethod
-    async def _start(app: Any, server: Server, service: Any) -> None:
+    async def _start(app: Any, server: Server, service: Any, serving: asyncio.Event) -> None:
         await app.start()  # returns when the table is recovered
         await server.serve(service.handlers())
+        serving.set()
 
-    async def _announce(self, app: Any, probe: Probe) -> int:
+    async def _announce(self, app: Any, probe: Probe, serving: asyncio.Event) -> int:
         """Say that all is ready, once it is. Not 0: it cannot become so."""
+        await serving.wait()
         await app.stages.consumed.wait()
         if not self.with_probe:
             self._ready(probe, "0/0")

@@ -7,7 +7,7 @@ A fetch is asked for in one thread and answered in another. Four ways to lose re
 - A fetch reads the set of partitions while it waits. Where that has become empty, aiokafka answers with all of them.
   It gets a copy.
 - A fetch that began before the seek may be answered after it, and moves the position. The seek waits for it.
-- A partition without a commit is not sought. It is sought to its beginning, which is where it began.
+- A partition without a commit is not sought. Where something was fetched, it is sought to its beginning.
 
 And what a full queue had put aside is not delivered while its partition is paused.
 """
@@ -24,6 +24,7 @@ from faust.types import TP
 class Consumer(aiokafka.Consumer):
     def __init__(self, *args: Any, **more: Any) -> None:
         self._held: set[TP] = set()
+        self._fetched: set[TP] = set()
         self._no_fetch = asyncio.Event()
         self._no_fetch.set()
         super().__init__(*args, **more)
@@ -47,18 +48,21 @@ class Consumer(aiokafka.Consumer):
         super().resume_partitions(held)
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> RecordMap:
+        asked = set(active_partitions or ())
+        self._fetched |= asked
         self._no_fetch.clear()
         try:
-            return await super()._getmany(active_partitions and set(active_partitions), timeout)
+            return await super()._getmany(asked or None, timeout)
         finally:
             self._no_fetch.set()
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
         await self._no_fetch.wait()
         committed = await super().seek_to_committed()
-        fresh = [tp for tp, offset in committed.items() if not offset and not self._is_changelog_tp(tp)]
-        if fresh:
-            await self._thread.seek_to_beginning(*fresh)
+        fresh = {tp for tp in self._fetched if not committed.get(tp, True) and not self._is_changelog_tp(tp)}
+        if fresh:  # it may wait for as long as the broker holds an empty fetch, 1.5 s
+            await self._thread.seek_to_beginning(*aiokafka.ensure_aiokafka_TPset(fresh))
+            self._fetched -= fresh
         return committed
 
 

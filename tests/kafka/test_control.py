@@ -31,16 +31,21 @@ class Group:
     """Two workers on one broker; `near` has the probe."""
 
     def __init__(self, folder: Path, broker: Broker) -> None:
-        self.near = Worker(self._made(folder / "near"), broker=broker.url, **SETTINGS)
-        self.far = Worker(self._made(folder / "far"), broker=broker.url, **SETTINGS)
+        self.workers: list[Worker] = []
+        try:
+            self._begin(folder, broker)
+        except BaseException:
+            self.end()
+            raise
+
+    def _begin(self, folder: Path, broker: Broker) -> None:
+        for name in ("near", "far"):
+            (folder / name).mkdir()
+            self.workers.append(Worker(folder / name, broker=broker.url, **SETTINGS))
+        self.near, self.far = self.workers
         until(lambda: self.partitions(self.near) and self.partitions(self.far), PATIENCE)
         until(lambda: len(self.partitions(self.near)) + len(self.partitions(self.far)) == PARTITIONS, PATIENCE)
         self.workload = self.names(self.far, "web")[0]
-
-    @staticmethod
-    def _made(folder: Path) -> Path:
-        folder.mkdir()
-        return folder
 
     @staticmethod
     def partitions(worker: Worker) -> set[int]:
@@ -63,7 +68,7 @@ class Group:
         return rows
 
     def end(self) -> None:
-        for worker in (self.near, self.far):
+        for worker in self.workers:
             if worker.process.poll() is None:
                 worker.kill()
 

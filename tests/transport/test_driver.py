@@ -6,13 +6,14 @@ from typing import Any
 
 import faust
 import pytest
+from aiokafka import TopicPartition
 from faust.types import TP
 
 from config.schema import Settings
 from pipeline.transport import app_options
 from pipeline.transport.driver import Consumer
 
-STREAM, OTHER, CHANGELOG = TP("numbers", 0), TP("numbers", 1), TP("t-table-changelog", 0)
+STREAM, OTHER, NEVER, CHANGELOG = TP("numbers", 0), TP("numbers", 1), TP("numbers", 2), TP("t-table-changelog", 0)
 
 
 class Broker:
@@ -35,8 +36,9 @@ class Broker:
         self.sought.append("committed")
         return self.committed
 
-    async def seek_to_beginning(self, *partitions: TP) -> None:
-        self.sought.append(set(partitions))
+    async def seek_to_beginning(self, *partitions: TopicPartition) -> None:
+        assert all(isinstance(partition, TopicPartition) for partition in partitions)  # as aiokafka asks
+        self.sought.append({TP(*partition) for partition in partitions})
 
 
 @pytest.fixture
@@ -114,9 +116,14 @@ async def test_the_seek_waits_for_a_fetch_that_is_under_way(consumer: Consumer, 
     assert ["committed"] == broker.sought
 
 
-async def test_a_stream_without_a_commit_is_sought_to_its_beginning(consumer: Consumer, broker: Broker) -> None:
+async def test_a_stream_without_a_commit_is_sought_to_its_beginning_where_something_was_fetched(
+    consumer: Consumer, broker: Broker
+) -> None:
     """Seeking to a commit that does not exist leaves it where a dropped fetch had left it."""
-    broker.committed = {STREAM: 7, OTHER: None, CHANGELOG: None}
+    broker.committed = {STREAM: 7, OTHER: None, NEVER: None, CHANGELOG: None}
+    broker.answer.set()
+    consumer._active_partitions = {STREAM, OTHER, CHANGELOG}
+    await consumer._wait_next_records(1.0)
 
     await consumer.perform_seek()
 
