@@ -577,8 +577,7 @@ class Baseline(base.AnomalyDetector):
         self._cache[key] = node
 
     def _visit(self, node: Node, event: Event) -> None:
-        if node.replica != self.replica and node.replica >= 0:
-            node.replica = -1 if node.replica else self.replica
+        node.done_by(self.replica)
         self._credit(node, event.count)
 
     def _credit(self, node: Node, count: int) -> None:
@@ -595,8 +594,7 @@ class Baseline(base.AnomalyDetector):
         if not node.n:
             node.born = node.last = window
         node.n += event.count
-        if node.replica != self.replica and node.replica >= 0:
-            node.replica = -1 if node.replica else self.replica
+        node.done_by(self.replica)
         self._program(tokens)
         if not new:
             return
@@ -621,7 +619,7 @@ class Baseline(base.AnomalyDetector):
                 if wide:
                     self.activity.note(f"{wide}#{zlib.crc32(place.encode()) & 3}", window)
         parent = nodes[depth] if depth < len(nodes) else nodes[-1]
-        if parent.children is not None and len(parent.children) >= 50 and self.tree.collapse(tokens, depth):
+        if len(parent.children) >= 50 and self.tree.collapse(tokens, depth):
             self._cache.clear()
             self.usual.clear()
         if self.tree.size > self.tree.cap:

@@ -67,7 +67,7 @@ def spawned(view: View, depth: int, nodes: list[Node]) -> bool:
     """Is it a plain new program, of a parent that starts several?"""
     if view.tokens[0] != "exec" or depth != 2 or view.sort != "plain":
         return False
-    return sum(1 for child in (nodes[2].children or {}).values() if child.children) >= SPAWNS
+    return sum(1 for child in nodes[2].children.values() if child.children) >= SPAWNS
 
 
 def category_of(view: View, depth: int, busy: bool = False) -> str:

@@ -137,7 +137,7 @@ def harmless(b: "Baseline", event: Event, view: View, depth: int, weight: Weight
         return False
     if kind == "connect" and view.sort == "private" and depth == 3:  # where a cluster gives new addresses
         ports = b.tree.find(tokens[:3])
-        if ports is not None and any(tokens[4] in (host.children or {}) for host in (ports.children or {}).values()):
+        if ports is not None and any(tokens[4] in host.children for host in ports.children.values()):
             return True
     if weight.odds < releases.HARMLESS or depth < 3:
         return False

@@ -180,13 +180,12 @@ def _place(tokens: tuple[str, ...], depth: int) -> Place:
 def _below(node: Node) -> tuple[int, int]:
     """Visits of a place and all below it, and when the youngest name there came (-1: there is none)."""
     visits, youngest = node.n, -1
-    left = list((node.children or {}).values())
+    left = list(node.children.values())
     while left:
         child = left.pop()
         visits += child.n
         youngest = max(youngest, child.born)
-        if child.children:
-            left.extend(child.children.values())
+        left.extend(child.children.values())
     return visits, youngest
 
 
@@ -215,7 +214,7 @@ def _near(node: Node, tokens: tuple[str, ...], depth: int, now: int) -> list[dic
         known = item[0].lstrip(SPECIAL)
         return (not folder or known.rpartition("/")[0] != folder, -_alike(known, name), -item[1].n, known)
 
-    some = sorted((node.children or {}).items(), key=lambda item: (-item[1].last, item[0]))[:LOOKED_AT]
+    some = sorted(node.children.items(), key=lambda item: (-item[1].last, item[0]))[:LOOKED_AT]
     return [
         {
             "value": _cut(above + known.lstrip(SPECIAL) + ("/" if above and child.children else "")),

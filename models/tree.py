@@ -1,6 +1,6 @@
 """What a workload is known to do, as one tree: kind, program, place, name. Where something leaves it matters."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import zip_longest
 from sys import intern
 from typing import Any
@@ -32,7 +32,16 @@ def wildcard(token: str) -> str | None:
 
 
 class Node:
-    __slots__ = ("born", "children", "last", "many", "n", "replica")
+    """A place, or a value; a worker holds millions. Most places have one child: it is held without a dictionary, which
+    would be twice as large as the node.
+
+    >>> node = Node(0)
+    >>> node.put("etc", Node(5)); node.put("usr", Node(7)); node.drop("etc")
+    >>> list(node.children), node.child("usr").born, node.child("etc")
+    (['usr'], 7, None)
+    """
+
+    __slots__ = ("_below", "_name", "born", "last", "marks", "n")
 
     def __init__(self, born: int) -> None:
         self.n = 0
@@ -40,11 +49,61 @@ class Node:
         self.born = born
         """Window of the first visit, seconds since the workload's first event."""
         self.last = born
-        self.many = False
+        self.marks = 2
+        """`many` and `replica`, as one number."""
+        self._name: str | None = None
+        """Of the only child, which `_below` then is; else `_below` is the dictionary of all, or None."""
+        self._below: Any = None
+
+    @property
+    def many(self) -> bool:
         """Seen in more than one window."""
-        self.replica = 0
+        return bool(self.marks & 1)
+
+    @many.setter
+    def many(self, many: bool) -> None:
+        self.marks = self.marks & ~1 | many
+
+    @property
+    def replica(self) -> int:
         """Which container of the workload did it (from 1); 0: unknown; -1: more than one."""
-        self.children: dict[str, Node] | None = None
+        return (self.marks >> 1) - 1
+
+    @replica.setter
+    def replica(self, replica: int) -> None:
+        self.marks = self.marks & 1 | (replica + 1) << 1
+
+    def done_by(self, replica: int) -> None:
+        """By this one too; 0: nobody knows."""
+        before = self.marks >> 1
+        if before and before != replica + 1:
+            self.marks = self.marks & 1 | (0 if before > 1 else replica + 1 << 1)
+
+    @property
+    def children(self) -> Mapping[str, "Node"]:
+        if self._name is not None:
+            return {self._name: self._below}
+        return self._below or {}
+
+    def child(self, token: str) -> "Node | None":
+        if self._name is not None:
+            return self._below if self._name == token else None
+        return self._below.get(token) if self._below is not None else None
+
+    def put(self, token: str, child: "Node") -> None:
+        if self._name is not None:
+            self._below = {self._name: self._below, token: child}
+            self._name = None
+        elif self._below is not None:
+            self._below[token] = child
+        else:
+            self._name, self._below = token, child
+
+    def drop(self, token: str) -> None:
+        if self._name == token:
+            self._name = self._below = None
+        else:
+            del self._below[token]
 
 
 Value = tuple[tuple[str, ...], Node]
@@ -78,18 +137,21 @@ class Tree:
         node = self.root
         nodes = [node]
         for i, token in enumerate(tokens):
-            children = node.children
-            if children is None:
+            below = node._below
+            if below is None:
                 return nodes, i
-            found = children.get(token)
-            if found is None:
-                if not token.startswith(SPECIAL):
-                    found = children.get(ANY)
-                elif (wild := wildcard(token)) is not None:
-                    found = children.get(wild)
+            name = node._name
+            if name is None:
+                found = below.get(token)
+                if found is None and (wild := wildcard(token)) is not None:
+                    found = below.get(wild)
                 if found is None:
                     return nodes, i
-            node = found
+                node = found
+            elif name == token or name == wildcard(token):
+                node = below
+            else:
+                return nodes, i
             nodes.append(node)
         return nodes, len(tokens)
 
@@ -106,9 +168,7 @@ class Tree:
         """`learn` from where `walk` ended: the last known node, and what is unknown behind it."""
         for token in tokens:
             fresh = Node(window)
-            if node.children is None:
-                node.children = {}
-            node.children[intern(token)] = fresh  # workloads of one image have most names in common
+            node.put(intern(token), fresh)  # workloads of one image have most names in common
             node = fresh
             self.size += 1
         return node
@@ -117,21 +177,21 @@ class Tree:
         node = node or self.root
         if node.n:
             yield prefix, node
-        for token, child in (node.children or {}).items():
+        for token, child in node.children.items():
             yield from self.leaves(child, (*prefix, token))
 
     def nodes(self, node: Node | None = None) -> Iterator[Node]:
         """All of them, in an order that `dump` and `load` keep."""
         node = node or self.root
         yield node
-        for child in (node.children or {}).values():
+        for child in node.children.values():
             yield from self.nodes(child)
 
     def remove(self, tokens: tuple[str, ...]) -> bool:
         """Forget one value, exactly as `leaves` names it."""
         way = [self.root]
         for token in tokens:
-            child = (way[-1].children or {}).get(token)
+            child = way[-1].child(token)
             if child is None:
                 return False
             way.append(child)
@@ -139,8 +199,7 @@ class Tree:
         for token, above, node in zip(reversed(tokens), reversed(way[:-1]), reversed(way[1:]), strict=True):
             if node.n or node.children:
                 break
-            assert above.children is not None
-            del above.children[token]
+            above.drop(token)
             self.size -= 1
         return True
 
@@ -149,14 +208,13 @@ class Tree:
         if depth < 2 or depth >= len(tokens) or self.keep(tokens[:depth]):
             return False
         nodes, known = self.walk(tokens[:depth])
-        if known < depth or len(nodes[-1].children or ()) < wide:
+        if known < depth or len(nodes[-1].children) < wide:
             return False
         wild = wildcard(tokens[depth])
         return wild is not None and self._fold(nodes[-1], wide, wild)
 
     def _fold(self, node: Node, wide: int, wild: str) -> bool:
         children = node.children
-        assert children is not None
         mine = {t: c for t, c in children.items() if t != wild and wildcard(t) == wild}
         if len(mine) < wide:
             return False
@@ -173,12 +231,13 @@ class Tree:
             return False
         into = children.get(wild)
         if into is None:
-            into = children[wild] = Node(min(c.born for c in mine.values()))
+            into = Node(min(c.born for c in mine.values()))
+            node.put(wild, into)
             self.size += 1
         into.many = True
         for token, child in mine.items():
             self._merge(into, child)
-            del children[token]
+            node.drop(token)
         return True
 
     def _merge(self, into: Node, node: Node) -> None:
@@ -190,12 +249,10 @@ class Tree:
         into.many = True
         if into.replica != node.replica:
             into.replica = -1 if into.replica and node.replica else into.replica or node.replica
-        for token, child in (node.children or {}).items():
-            if into.children is None:
-                into.children = {}
-            there = into.children.get(token)
+        for token, child in node.children.items():
+            there = into.child(token)
             if there is None:
-                into.children[token] = child
+                into.put(token, child)
             else:
                 self._merge(there, child)
 
@@ -206,9 +263,8 @@ class Tree:
         for wide in (25, 12, 6):
             if self.size <= target:
                 return
-            for prefix, node in sorted(self._places(self.root, ()), key=lambda p: (-len(p[1].children or ()), p[0])):
-                children = node.children or {}
-                if len(children) < wide or self.size <= target:
+            for prefix, node in sorted(self._places(self.root, ()), key=lambda p: (-len(p[1].children), p[0])):
+                if len(node.children) < wide or self.size <= target:
                     break
                 if len(prefix) >= 3 and not self.keep(prefix):
                     before = self.size
@@ -228,16 +284,16 @@ class Tree:
             self.remove(tokens)
 
     def _places(self, node: Node, prefix: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Node]]:
-        for token, child in (node.children or {}).items():
+        for token, child in node.children.items():
             if child.children:
                 yield (*prefix, token), child
                 yield from self._places(child, (*prefix, token))
 
     def dump(self, node: Node | None = None) -> list[Any]:
         node = node or self.root
-        kids = [[t, *self.dump(c)] for t, c in node.children.items()] if node.children else None
-        row: list[Any] = [node.n, node.born, node.last - node.born, int(node.many) | (node.replica + 1) << 1]
-        return row if kids is None else [*row, kids]
+        row: list[Any] = [node.n, node.born, node.last - node.born, node.marks]
+        kids = [[t, *self.dump(c)] for t, c in node.children.items()]
+        return [*row, kids] if kids else row
 
     def load(self, row: list[Any]) -> None:
         self.size = -1
@@ -247,10 +303,9 @@ class Tree:
         self.size += 1
         node = Node(times.setdefault(row[1], row[1]))
         last = row[1] + row[2]
-        node.n, node.last, node.many = row[0], times.setdefault(last, last), bool(row[3] & 1)
-        node.replica = (row[3] >> 1) - 1
-        if len(row) > 4:
-            node.children = {intern(kid[0]): self._node(kid[1:], times) for kid in row[4]}
+        node.n, node.last, node.marks = row[0], times.setdefault(last, last), row[3]
+        for token, *kid in row[4] if len(row) > 4 else ():
+            node.put(intern(token), self._node(kid, times))
         return node
 
 
@@ -278,7 +333,7 @@ def in_use(node: Node, now: int) -> bool:
 def _in_turn(node: Node, prefix: tuple[str, ...], of: set[int]) -> list[Value]:
     """Those of the values below a node, by id; first what is to stay: each child gives one in turn, whoever was used
     last begins. So a place that brings many names pays for them itself; what a daily job did once outlives them."""
-    below = [part for t, c in (node.children or {}).items() if (part := _in_turn(c, (*prefix, t), of))]
+    below = [part for t, c in node.children.items() if (part := _in_turn(c, (*prefix, t), of))]
     below.sort(key=lambda part: (part[0][1].last, part[0][0]), reverse=True)
     own = [(prefix, node)] if id(node) in of else []
     return own + [value for turn in zip_longest(*below) for value in turn if value is not None]
@@ -290,6 +345,5 @@ def visits(node: Node) -> int:
     left = [node]
     for above in left:
         seen += above.n
-        if above.children:
-            left += above.children.values()
+        left += above.children.values()
     return seen

@@ -272,11 +272,10 @@ def volatile(root: Node, tokens: tuple[str, ...]) -> bool:
 
 def _held(node: Node, tokens: tuple[str, ...]) -> Iterator[bool]:
     for at, token in enumerate(tokens):
-        children = node.children or {}
-        found = children.get(token)
+        found = node.child(token)
         if found is None:
             wild = wildcard(token)
-            found = children.get(wild) if wild else None
+            found = node.child(wild) if wild else None
             if found is None:
                 return
             yield at >= 3

@@ -202,7 +202,7 @@ def weigh_exec(view: View, depth: int, nodes: list[Node], known: Known, event: E
         if parent == "(start)":
             odds = max(odds, 3.0)
         parents = known.below("exec")
-        usual = [p for p, node in parents.items() if token in (node.children or {})]
+        usual = [p for p, node in parents.items() if token in node.children]
         near = (
             f"usually started by {', '.join(sorted(usual)[:3])}" if usual else "it is usual only as a running program"
         )
@@ -214,11 +214,11 @@ def weigh_exec(view: View, depth: int, nodes: list[Node], known: Known, event: E
             _exec_attack(view.sort),
         )
     pair = nodes[3] if len(nodes) > 3 else nodes[-1]
-    shapes = list(pair.children or {})
+    shapes = list(pair.children)
     words = {w for s in shapes for w in s.split(" ")}
     fresh = [w for w in line.split(" ") if w and w not in words]
-    odds = _shape_odds(fresh, program, sum(c.n for c in (pair.children or {}).values()))
-    if odds > 0.45 and sum(c.n for c in (pair.children or {}).values()) < 3:
+    odds = _shape_odds(fresh, program, sum(c.n for c in pair.children.values()))
+    if odds > 0.45 and sum(c.n for c in pair.children.values()) < 3:
         odds *= 4
     near = (
         f"usual: {programs.base(program)} {sorted(shapes)[0]}".rstrip()

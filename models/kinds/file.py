@@ -107,13 +107,13 @@ def _dir_known(tree: Tree, program: str, op: str, parts: tuple[str, ...]) -> boo
 
 def _holds(parts: tuple[str, ...], directory: Node) -> bool:
     """Does a known directory hold what is known? Of `/` only the files that lie in it itself."""
-    children = directory.children or {}
+    children = directory.children
     return bool(children) if len(parts) > 1 else any(child.n for child in children.values())
 
 
 def _reads_files_of(tree: Tree, place: tuple[str, ...]) -> bool:
     nodes, depth = tree.walk(place)
-    return depth == len(place) and any(child.n for child in (nodes[-1].children or {}).values())
+    return depth == len(place) and any(child.n for child in nodes[-1].children.values())
 
 
 FEW, OFTEN = 3, 30
@@ -127,7 +127,7 @@ def _used(known: Known, parts: tuple[str, ...]) -> bool:
 
 def _settled(tree: Tree, place: tuple[str, ...]) -> bool:
     nodes, depth = tree.walk(place)
-    children = (nodes[-1].children or {}).values() if depth == len(place) else ()
+    children = nodes[-1].children.values() if depth == len(place) else ()
     return 0 < len(children) <= FEW and all(visits(child) >= OFTEN for child in children)
 
 
@@ -169,7 +169,7 @@ def weigh_file(view: View, depth: int, nodes: list[Node], known: Known, event: E
 def _file_near(view: View, depth: int, nodes: list[Node], op: str, name: str) -> str:
     if depth <= 2:
         return f"{name} never {_FILE_VERBS[op]} anything before"
-    kin = sorted(t.lstrip(SPECIAL) for t in (nodes[-1].children or {}))
+    kin = sorted(t.lstrip(SPECIAL) for t in nodes[-1].children)
     where = "/" + "/".join(view.tokens[3:depth])
     more = f" and {len(kin) - 2} more" if len(kin) > 2 else ""
     return (
@@ -259,8 +259,7 @@ def _file_odds(
         if new_name:
             ending = parts[-1].rsplit(".", 1)[-1]
             if any(
-                t.startswith(SPECIAL) and t.rsplit(".", 1)[-1] in (ending, SPECIAL + ANY)
-                for t in nodes[-1].children or ()
+                t.startswith(SPECIAL) and t.rsplit(".", 1)[-1] in (ending, SPECIAL + ANY) for t in nodes[-1].children
             ):
                 return 1.5
         return 0.25
@@ -298,9 +297,9 @@ def _needs_no_files(program: str, known: Known) -> bool:
     runs = sum(
         way.n
         for started in known.below("exec").values()
-        for token, node in (started.children or {}).items()
+        for token, node in started.children.items()
         if token.lstrip(SPECIAL) == program
-        for way in (node.children or {}).values()
+        for way in node.children.values()
     )
     return runs >= STEADY
 

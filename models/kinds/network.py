@@ -1,6 +1,7 @@
 """connect, accept, listen and dns: program -> protocol -> name or address -> port."""
 
 import re
+from collections.abc import Collection
 from functools import lru_cache, partial
 
 from models import paths, programs
@@ -127,7 +128,7 @@ def weigh_connect(view: View, depth: int, nodes: list[Node], known: Known, event
     )
     attack = ("T1071",)
     peers = known.below("connect", program, proto)
-    mine = {h: n.children or {} for h, n in peers.items() if n.born != known.doubted}
+    mine = {h: n.children for h, n in peers.items() if n.born != known.doubted}
     near = partial(_peers, program, mine)
     if view.sort == "strange":
         return Weight(0.1, f"{programs.base(program)} in {{workload}} used a {proto} socket", near, "high", ("T1040",))
@@ -136,7 +137,7 @@ def weigh_connect(view: View, depth: int, nodes: list[Node], known: Known, event
             return Weight(20.0, what, near, "low", ())
         return Weight(0.5, what, near, "medium", ())
     if view.sort == "resolver":
-        dests = sorted((nodes[2].children or {}) if len(nodes) > 2 and depth < 4 else [])
+        dests = sorted(nodes[2].children if len(nodes) > 2 and depth < 4 else [])
         return Weight(
             0.3,
             f"{{workload}} asks another DNS resolver: {view.path}",
@@ -164,7 +165,7 @@ def weigh_connect(view: View, depth: int, nodes: list[Node], known: Known, event
         return Weight(8.0, what, near, "low", attack)
     if depth == 4:
         return Weight(
-            0.4, what, f"there it usually uses port {', '.join(sorted(nodes[4].children or {})[:3])}", "medium", attack
+            0.4, what, f"there it usually uses port {', '.join(sorted(nodes[4].children)[:3])}", "medium", attack
         )
     if is_address(host):
         near_ones = [h for h, ports in mine.items() if h.startswith(prefix(host)) and (port in ports or ANY in ports)]
@@ -184,7 +185,7 @@ def weigh_connect(view: View, depth: int, nodes: list[Node], known: Known, event
     return Weight(odds, what, near, "high" if by_hand or odds < 0.1 else "medium", attack)
 
 
-def _peers(program: str, mine: dict[str, dict[str, Node]]) -> str:
+def _peers(program: str, mine: Collection[str]) -> str:
     if not mine:
         return f"{programs.base(program)} never connected anywhere before"
     return f"its usual peers: {', '.join(sorted(mine)[:3])}"
@@ -219,11 +220,7 @@ def view_accept(event: Event) -> View | None:
 
 def weigh_accept(view: View, depth: int, nodes: list[Node], known: Known, event: Event) -> Weight:
     what = f"{programs.base(programs.program(event.process))} in {{workload}} was reached by {view.path}"
-    near = (
-        f"usual peers: {', '.join(sorted(nodes[-1].children or {})[:3])}"
-        if depth == 2
-        else "nobody ever connected there"
-    )
+    near = f"usual peers: {', '.join(sorted(nodes[-1].children)[:3])}" if depth == 2 else "nobody ever connected there"
     return Weight(20.0 if depth == 2 else 3.0, what, near, "low", ())
 
 
@@ -299,7 +296,7 @@ def view_name(asked: str) -> View:
 def weigh_dns(view: View, depth: int, nodes: list[Node], known: Known, event: Event) -> Weight:
     what = f"{{workload}} asked for {view.path}"
     if depth == 2:
-        near = f"{len(nodes[-1].children or {})} names of {view.tokens[1]} are usual"
+        near = f"{len(nodes[-1].children)} names of {view.tokens[1]} are usual"
         return Weight(
             0.1 if view.sort == "packed" else 1.5,
             what,
@@ -307,7 +304,7 @@ def weigh_dns(view: View, depth: int, nodes: list[Node], known: Known, event: Ev
             "medium" if view.sort == "packed" else "low",
             ("T1071.004",),
         )
-    usual = sorted((nodes[1].children or {}) if len(nodes) > 1 else [])
+    usual = sorted(nodes[1].children if len(nodes) > 1 else [])
     near = f"usual domains: {', '.join(usual[:3])}" if usual else "it never asked for any name"
     odds = (
         2.0 if view.sort == "reverse" else 0.7 if "." not in view.tokens[1] else 0.1 if view.sort == "packed" else 0.2

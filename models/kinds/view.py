@@ -1,6 +1,6 @@
 """What all kinds share: the view of an event, what is known, and the weight of a departure."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -31,15 +31,15 @@ class Known(NamedTuple):
     doubted: int | None = None
     """The window whose values are in doubt themselves: they excuse nobody."""
 
-    def below(self, *tokens: str) -> dict[str, Node]:
+    def below(self, *tokens: str) -> Mapping[str, Node]:
         """The children of a place; none where it is not known."""
         node = self.tree.root
         for token in tokens:
-            found = (node.children or {}).get(token)
+            found = node.child(token)
             if found is None:
                 return {}
             node = found
-        return node.children or {}
+        return node.children
 
 
 class Weight(NamedTuple):
