@@ -75,6 +75,16 @@ class Baseline(base.AnomalyDetector):
     `danger_weights`: False: a dangerous place or tool weighs as much as any other (to measure what is seen without).
     """
 
+    __slots__ = (  # a dictionary of so many would be 1.6 KB
+        "_activity", "_asleep", "_cache", "_ignored", "_passed", "_rule", "_tree", "_usual", "accepted",
+        "alerts", "allow", "altered", "answers", "applied", "blind_until", "budgets", "calls", "categories",
+        "containers", "counts", "danger_weights", "dangers", "deadline_ns", "decisions", "detectors", "drift",
+        "epoch", "fleet", "grace_until", "host", "kin", "learning", "limits", "lost", "models", "name",
+        "names_of", "now", "now_ns", "passing", "programs", "quarantine", "rate_told", "rates", "rehearsed",
+        "releases", "replica", "replicas", "sender", "stirred", "suppressed", "together", "told", "unlearned",
+        "window", "window_end",
+    )  # fmt: skip
+
     def __init__(
         self,
         name: str,
@@ -150,7 +160,7 @@ class Baseline(base.AnomalyDetector):
         self._cache: dict[Any, Node] = {}
         self._ignored = Node(0)
         self._ignored.many = True
-        self._passed: set[int] = set()
+        self._passed: dict[int, None] = {}
         self._usual = Usual()
         self._asleep: Asleep | None = None
         self.stirred = 0
@@ -199,7 +209,7 @@ class Baseline(base.AnomalyDetector):
         state = encode([self._tree.dump(), self._activity.places, packed, list(self._passed)])
         self._asleep = Asleep(zlib.compress(state, 1), values, keys, hosts)
         self._tree.root, self._activity.places = Node(0), {}
-        self._cache, self._passed = {}, set()
+        self._cache, self._passed = {}, {}
         return True
 
     def wake(self) -> None:
@@ -210,7 +220,7 @@ class Baseline(base.AnomalyDetector):
         self._tree.load(tree)
         self._activity.load(places)
         self._usual.unpack(packed, [self._ignored, *self._tree.nodes()])
-        self._passed = set(passed)
+        self._passed = dict.fromkeys(passed)
 
     def known_values(self) -> int:
         return self._asleep.values if self._asleep is not None else sum(1 for _ in self._tree.leaves())
@@ -278,7 +288,7 @@ class Baseline(base.AnomalyDetector):
             return
         if len(self._passed) >= PASSED:
             self._passed.clear()
-        self._passed.add(event.key)
+        self._passed[event.key] = None
 
     def repeated(self, repeats: dict[int, int], time_ns: int) -> None:
         """What the kernel counted instead of sending it; 0: what it counts no longer."""

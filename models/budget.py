@@ -55,7 +55,7 @@ class Activity:
     __slots__ = ("places",)
 
     def __init__(self) -> None:
-        self.places: dict[str, list[int]] = {}
+        self.places: dict[str, tuple[int, ...]] = {}
 
     def note(self, place: str, window: int) -> None:
         windows = self.places.get(place)
@@ -63,11 +63,9 @@ class Activity:
             if len(self.places) >= self.CAP:
                 for old in sorted(self.places, key=lambda p: self.places[p][-1])[: self.CAP // 4]:
                     del self.places[old]
-            self.places[intern(place)] = [window]
+            self.places[intern(place)] = (window,)
         elif windows[-1] != window:
-            windows.append(window)
-            if len(windows) > self.KEPT:
-                del windows[0]
+            self.places[place] = (*windows, window)[-self.KEPT :]
 
     def since(self, place: str, start: float) -> list[int]:
         windows = self.places.get(place)
@@ -75,7 +73,9 @@ class Activity:
 
     def load(self, places: dict[str, list[int]]) -> None:
         times: dict[int, int] = {}
-        self.places = {intern(p): [times.setdefault(w, w) for w in windows] for p, windows in places.items()}
+        self.places = {
+            intern(place): tuple([times.setdefault(w, w) for w in windows]) for place, windows in places.items()
+        }
 
 
 class Told:

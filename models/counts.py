@@ -52,14 +52,12 @@ class Categories:
         if entry is None:
             if len(self.counts) >= self.CAP:
                 self.counts.pop(min(self.counts, key=lambda c: self.counts[c][1]))
-            self.counts[intern(category)] = [1.0, window, False, [window]]
+            self.counts[intern(category)] = [1.0, window, False, (window,)]
         else:
             entry[0] += 1.0
             entry[1] = window
             entry[2] = True
-            entry[3].append(window)
-            if len(entry[3]) > self.KEEP:
-                del entry[3][0]
+            entry[3] = (*entry[3], window)[-self.KEEP :]
 
     def _fade(self, now: int) -> None:
         if now - self.faded < DAY:
@@ -142,7 +140,7 @@ class Categories:
         for category, entry in self.counts.items():
             n, _, again, latest = entry
             if without in latest:
-                latest = [window for window in latest if window != without]
+                latest = tuple([window for window in latest if window != without])
                 if not latest:
                     continue
                 entry = [max(0.0, n - 1.0), latest[-1], again and len(latest) > 1, latest]
@@ -153,9 +151,11 @@ class Categories:
         return [self.counts, self.faded]
 
     def load(self, row: list[Any]) -> None:
-        self.counts = {
-            intern(c): [*entry[:3], list(entry[3]) if len(entry) > 3 else [entry[1]]] for c, entry in row[0].items()
-        }
+        times: dict[int, int] = {}  # one object for all that was new in the same window
+        self.counts = {}
+        for category, (n, last, again, *latest) in row[0].items():
+            windows = tuple([times.setdefault(w, w) for w in (latest[0] if latest else (last,))])
+            self.counts[intern(category)] = [n, times.setdefault(last, last), again, windows]
         self.faded = row[1]
         self._at = None
 

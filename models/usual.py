@@ -67,9 +67,9 @@ class Usual:
         self._nodes: dict[Host, dict[int, Place]] = {}
         self._add: dict[Host, dict[int, None]] = {}
         self._remove: dict[Host, dict[int, None]] = {}
-        self._clear: set[Host] = set()
-        self._gone: set[Host] = set()
-        self.unkept: set[str] = set()
+        self._clear: dict[Host, None] = {}
+        self._gone: dict[Host, None] = {}
+        self.unkept: dict[str, None] = {}
         """Names of hosts whose keys changed since they were last kept."""
         self.refused = 0
         """Keys beyond the bound, since last drained."""
@@ -103,7 +103,7 @@ class Usual:
             return False
         before = nodes.pop(key, None)
         if before is None or before[:2] != (node, kind):
-            self.unkept.add(host[0])
+            self.unkept[host[0]] = None
         nodes[key] = (node, kind, now)
         self._add.setdefault(host, {})[key] = None
         self._remove.get(host, {}).pop(key, None)
@@ -117,17 +117,16 @@ class Usual:
             oldest, keys = next(iter(self._nodes.items()))
             if keys and now - next(reversed(keys.values()))[2] < IDLE:
                 return None
-            self._gone.add(oldest)
+            self._gone[oldest] = None
             self._forget(oldest)
-        self._gone -= {one for one in self._gone if one[0] == host[0]}
+        self._gone = {one: None for one in self._gone if one[0] != host[0]}
         nodes = self._nodes[host] = {}
         return nodes
 
     def _forget(self, host: Host) -> None:
-        self.unkept.add(host[0])
-        for table in (self._nodes, self._add, self._remove):
+        self.unkept[host[0]] = None
+        for table in (self._nodes, self._add, self._remove, self._clear):
             table.pop(host, None)
-        self._clear.discard(host)
 
     def _evict(self, host: Host, nodes: dict[int, Place], now: int) -> bool:
         """Make room: what was used longest ago, if that is long ago."""
@@ -139,7 +138,7 @@ class Usual:
 
     def _drop(self, host: Host, key: int) -> None:
         del self._nodes[host][key]
-        self.unkept.add(host[0])
+        self.unkept[host[0]] = None
         self._add.get(host, {}).pop(key, None)
         self._remove.setdefault(host, {})[key] = None
 
@@ -156,7 +155,7 @@ class Usual:
         found = nodes.pop(key, None)
         if not count:
             if found is not None:
-                self.unkept.add(host[0])
+                self.unkept[host[0]] = None
             return None
         if found is None:
             self.unknown += count
@@ -174,8 +173,8 @@ class Usual:
 
     def clear(self) -> None:
         """Everything is judged anew, everywhere."""
-        self._clear.update(self._nodes)
-        self.unkept.update(name for name, _ in self._nodes)
+        self._clear.update(dict.fromkeys(self._nodes))
+        self.unkept.update((name, None) for name, _ in self._nodes)
         self._nodes.clear()
         self._add.clear()
         self._remove.clear()
@@ -187,7 +186,7 @@ class Usual:
             for h in hosts
         ]
         gone = [Change(workload, host, gone=True) for host in self._gone]
-        self._add, self._remove, self._clear, self._gone = {}, {}, set(), set()
+        self._add, self._remove, self._clear, self._gone = {}, {}, {}, {}
         return gone + [change for change in changes if change.add or change.remove or change.clear]
 
     # --- asleep ---

@@ -243,11 +243,12 @@ class ProcessCalls:
         ]
 
     def load(self, state: list[Any]) -> None:
-        sets, categories, self.activity.places, self.said, self.dangers, *later = state
+        sets, categories, places, self.said, self.dangers, *later = state
         if later:  # a snapshot from before there was any begins it anew
             self.usual.load(later[0])
             self.counted = later[1]
         self.categories.load(categories)
+        self.activity.load(places)
         self.sets.load(sets)
 
 
