@@ -574,7 +574,7 @@ class Baseline(base.AnomalyDetector):
         before = self.names_of.get(address)
         if before == name:
             return
-        self.names_of[address] = name
+        self.names_of[intern(address)] = intern(name)
         if before is not None:
             self.usual.drop("connect")  # the kernel knows addresses only
         if len(self.names_of) > 512:
@@ -648,7 +648,7 @@ class Baseline(base.AnomalyDetector):
         """A program that is usual only as one of many: `*` of its parent."""
         if program not in self.programs and program.startswith("/"):
             self.passing.pop(program, None)
-            self.passing[program] = self.now
+            self.passing[intern(program)] = self.now
             if len(self.passing) > PASSING:
                 del self.passing[next(iter(self.passing))]
 
@@ -1127,7 +1127,8 @@ class Baseline(base.AnomalyDetector):
         self.activity.load(s["activity"])
         self.told.load(s["told"])
         self.rates.load(s["rates"])
-        self.rate_told, self.names_of = s["rate_told"], s["names"]
+        self.rate_told = s["rate_told"]
+        self.names_of = {intern(address): intern(name) for address, name in s["names"].items()}
         self.quarantine, self.accepted, self.unlearned = s["quarantine"], s["accepted"], s["unlearned"]
         if "decisions" in s:
             self.decisions.load(s["decisions"])
@@ -1137,13 +1138,14 @@ class Baseline(base.AnomalyDetector):
             self.releases.load(s["releases"])
         self.drift.load(s.get("drift", {}))
         self.answers = {"false": [], "true": [], **s.get("answers", {})}
-        self.applied, self.counts, self.containers = s["applied"], s["counts"], s["containers"]
+        self.applied, self.containers = s["applied"], s["containers"]
+        self.counts = {intern(kind): count for kind, count in s["counts"].items()}
         self.lost, self.suppressed, self.limits, self.host = s["lost"], s["suppressed"], s["limits"], s["host"]
         self.altered, self.rehearsed = s.get("altered", {}), list(s.get("rehearsed", (0, 0, 0)))
         self.programs = set(map(intern, s["programs"]))
         if "calls" in s:
             self.calls.load(s["calls"])
-        self.passing = s.get("passing", {})
+        self.passing = {intern(program): last for program, last in s.get("passing", {}).items()}
         self.replica, self.replicas, self.together = s.get("replicas", (0, len(self.containers), -DAY))
         self._cache.clear()
         self.usual.clear()

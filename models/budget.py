@@ -33,6 +33,8 @@ class Budgets:
     (0.3, 0.7)
     """
 
+    __slots__ = ("off", "own", "rest", "total")
+
     def __init__(self, models: Models) -> None:
         self.total = models.false_alerts_per_week
         self.own = {
@@ -40,7 +42,7 @@ class Budgets:
             for k, v in models.kinds.items()
             if v.enabled and v.false_alerts_per_week is not None
         }
-        self.off = frozenset(k for k, v in models.kinds.items() if not v.enabled)
+        self.off = tuple([k for k, v in models.kinds.items() if not v.enabled])
         self.rest = max(self.total - sum(self.own.values()), self.total * 0.1)
 
     def of(self, kind: str) -> float:

@@ -11,6 +11,19 @@ THETA = 0.5
 """Windows with something never seen before that are taken for granted, however quiet it was."""
 
 
+class Seen:
+    """Windows with one category of novelty."""
+
+    __slots__ = ("again", "latest", "n")
+
+    def __init__(self, n: float, again: bool, latest: tuple[int, ...]) -> None:
+        self.n = n
+        """Faded."""
+        self.again = again
+        """In more than one window."""
+        self.latest = latest
+
+
 class Categories:
     """Counts of categories of novelty, and how often to expect one at least as rare.
 
@@ -39,25 +52,23 @@ class Categories:
         self._at: tuple[Any, ...] | None = None
         self._expected: dict[str, float] = {}
         """What `per_week` answered at `_at`, as long as nothing is added: a flood asks for the same again and again."""
-        self.counts: dict[str, list[Any]] = {}
-        """category -> [windows, faded; last window; seen in more than one; the latest windows]"""
+        self.counts: dict[str, Seen] = {}
         self.faded = 0
 
     def add(self, category: str, window: int) -> None:
         self._fade(window)
         entry = self.counts.get(category)
-        if entry is not None and entry[1] == window:
+        if entry is not None and entry.latest[-1] == window:
             return
         self._at = None
         if entry is None:
             if len(self.counts) >= self.CAP:
-                self.counts.pop(min(self.counts, key=lambda c: self.counts[c][1]))
-            self.counts[intern(category)] = [1.0, window, False, (window,)]
+                self.counts.pop(min(self.counts, key=lambda c: self.counts[c].latest[-1]))
+            self.counts[intern(category)] = Seen(1.0, False, (window,))
         else:
-            entry[0] += 1.0
-            entry[1] = window
-            entry[2] = True
-            entry[3] = (*entry[3], window)[-self.KEEP :]
+            entry.n += 1.0
+            entry.again = True
+            entry.latest = (*entry.latest, window)[-self.KEEP :]
 
     def _fade(self, now: int) -> None:
         if now - self.faded < DAY:
@@ -65,8 +76,9 @@ class Categories:
         factor = 0.5 ** ((now - self.faded) / HALF_LIFE_S)
         self.faded = now
         self._at = None
+        faded: dict[float, float] = {}  # one object for all that are equal
         for entry in self.counts.values():
-            entry[0] *= factor
+            entry.n = faded.setdefault(entry.n, entry.n * factor)
 
     def seen(self, category: str, observed_s: float = 0.0, now: int | None = None, without: int | None = None) -> bool:
         """Seen since the start was over: its first tenth of the time looked at. `without`: a window that says nothing,
@@ -75,18 +87,18 @@ class Categories:
         if entry is None:
             return False
         kept, now = _kept(observed_s), int(observed_s) if now is None else now
-        return bool(entry[1] > now - 0.9 * kept)
+        return entry.latest[-1] > now - 0.9 * kept
 
     def unseen_per_week(self, observed_s: float, now: int | None = None, without: int | None = None) -> float:
         kept, now = _kept(observed_s), int(observed_s) if now is None else now
         since = now - kept / 2
-        windows = {last for _, last, again, _ in self._but(without).values() if not again and last > since}
+        windows = {e.latest[-1] for e in self._but(without).values() if not e.again and e.latest[-1] > since}
         return THETA * WEEK / kept + len(windows) * WEEK / (kept / 2)
 
     def surprises_per_week(self, observed_s: float, now: int) -> float:
         """The same over all the time looked at: what learning must outlive before it ends."""
         kept = _kept(observed_s)
-        windows = {last for _, last, again, _ in self.counts.values() if not again and last > now - kept}
+        windows = {e.latest[-1] for e in self.counts.values() if not e.again and e.latest[-1] > now - kept}
         return (THETA + len(windows)) * WEEK / kept
 
     def per_week(self, category: str, observed_s: float, now: int | None = None, without: int | None = None) -> float:
@@ -105,12 +117,12 @@ class Categories:
         expected = self.unseen_per_week(observed_s, now, without)
         counts = self._but(without)
         entry = counts.get(category)
-        if entry is None or not entry[2]:
+        if entry is None or not entry.again:
             return expected
         # a rate that fades has this much of the past in it
         weight = max(1.0, HALF_LIFE_S / 0.6931 * (1 - 0.5 ** (observed_s / HALF_LIFE_S)))
         mine = _rate(entry, weight, kept, now)
-        rates = (_rate(other, weight, kept, now) for other in counts.values() if other[2])
+        rates = (_rate(other, weight, kept, now) for other in counts.values() if other.again)
         return expected + sum(rate for rate in rates if rate <= mine)
 
     def of_kind(self, kind: str, observed_s: float, now: int) -> float:
@@ -128,34 +140,34 @@ class Categories:
         expected = THETA * WEEK / kept
         for category, entry in self.counts.items():
             if category.startswith(f"{kind} "):
-                once = WEEK / (kept / 2) if entry[1] > since else 0.0
-                expected += _rate(entry, weight, kept, now) if entry[2] else once
+                once = WEEK / (kept / 2) if entry.latest[-1] > since else 0.0
+                expected += _rate(entry, weight, kept, now) if entry.again else once
         return expected
 
-    def _but(self, without: int | None) -> dict[str, list[Any]]:
+    def _but(self, without: int | None) -> dict[str, Seen]:
         """The counts as if this window had not been."""
         if without is None:
             return self.counts
         counts = {}
         for category, entry in self.counts.items():
-            n, _, again, latest = entry
-            if without in latest:
-                latest = tuple([window for window in latest if window != without])
+            if without in entry.latest:
+                latest = tuple([window for window in entry.latest if window != without])
                 if not latest:
                     continue
-                entry = [max(0.0, n - 1.0), latest[-1], again and len(latest) > 1, latest]
+                entry = Seen(max(0.0, entry.n - 1.0), entry.again and len(latest) > 1, latest)
             counts[category] = entry
         return counts
 
     def dump(self) -> list[Any]:
-        return [self.counts, self.faded]
+        return [{c: [e.n, e.latest[-1], e.again, e.latest] for c, e in self.counts.items()}, self.faded]
 
     def load(self, row: list[Any]) -> None:
         times: dict[int, int] = {}  # one object for all that was new in the same window
+        counts: dict[float, float] = {}
         self.counts = {}
         for category, (n, last, again, *latest) in row[0].items():
             windows = tuple([times.setdefault(w, w) for w in (latest[0] if latest else (last,))])
-            self.counts[intern(category)] = [n, times.setdefault(last, last), again, windows]
+            self.counts[intern(category)] = Seen(counts.setdefault(n, n), again, windows)
         self.faded = row[1]
         self._at = None
 
@@ -164,11 +176,11 @@ def _kept(observed_s: float) -> float:
     return max(1.0, min(observed_s, 2 * HALF_LIFE_S))
 
 
-def _rate(entry: list[Any], weight: float, kept: float, now: int) -> float:
+def _rate(entry: Seen, weight: float, kept: float, now: int) -> float:
     """Windows per week of a category seen in more than one; one more than seen, as few say little."""
-    latest = entry[3]
+    latest = entry.latest
     since = now - 0.9 * kept
     later = sum(1 for window in latest if window > since)
     if later < Categories.KEEP:
         return float((later + 1 if later else 0) * WEEK / (0.9 * kept))
-    return float(min((entry[0] + 1) * WEEK / weight, later * WEEK / max(1.0, now - latest[0])))
+    return float(min((entry.n + 1) * WEEK / weight, later * WEEK / max(1.0, now - latest[0])))

@@ -199,17 +199,17 @@ def by_kind(categories: Categories, observed: float, now: int) -> dict[str, News
     """
     windows: dict[str, set[int]] = {}
     singles: dict[str, set[int]] = {}
-    for category, (_, last, again, latest) in categories.counts.items():
+    for category, seen in categories.counts.items():
         kind = category.partition(" ")[0]
-        windows.setdefault(kind, set()).update(latest)
-        if not again:
-            singles.setdefault(kind, set()).add(last)
+        windows.setdefault(kind, set()).update(seen.latest)
+        if not seen.again:
+            singles.setdefault(kind, set()).add(seen.latest[-1])
     kept = max(1.0, min(observed, 2 * HALF_LIFE_S))
     return {
         kind: News(
-            max(seen),
-            sum(1 for window in seen if window > now - DAY),
+            max(of),
+            sum(1 for window in of if window > now - DAY),
             WEIGHTY * sum(1 for window in singles.get(kind, ()) if window > now - kept) * WEEK / kept,
         )
-        for kind, seen in sorted(windows.items())
+        for kind, of in sorted(windows.items())
     }

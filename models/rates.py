@@ -13,7 +13,6 @@ apart in each of five minutes. Each way has a share of the budget, so that toget
 A level that stays beyond the budget for an hour is a new level: the rates of that workload alone are learned again.
 """
 
-import weakref
 from collections.abc import Hashable, Iterable
 from math import log
 from typing import Any, NamedTuple, get_args
@@ -753,8 +752,13 @@ class Rates(base.AnomalyDetector):
         self.row = self.table.take()
         self.peers = self.ports = self.new_peers = self.new_ports = 0
         """Bitmaps of the different ones in this minute, and since its last window."""
-        self._at = np.array([self.row])
-        weakref.finalize(self, self.table.free, self.row)
+
+    def __del__(self) -> None:
+        self.table.free(self.row)
+
+    @property
+    def _at(self) -> Rows:
+        return np.array([self.row])
 
     def _values(self, x: dict[Hashable, Any]) -> tuple[Floats, int]:
         return np.array([[float(x.get(name, 0.0)) for name in COLUMNS]], np.float32), int(x.get("hour", 0))
