@@ -12,7 +12,7 @@ from sys import intern
 from typing import Any, NamedTuple
 
 from config.schema import Models
-from models.counts import DAY, WEEK, Categories
+from models.counts import DAY, WEEK, Categories, Once
 
 TOLD_WINDOW = 600
 """Alerts within ten minutes are one to a person."""
@@ -74,10 +74,8 @@ class Activity:
         return [w for w in windows if w >= start] if windows else []
 
     def load(self, places: dict[str, list[int]]) -> None:
-        times: dict[int, int] = {}
-        self.places = {
-            intern(place): tuple([times.setdefault(w, w) for w in windows]) for place, windows in places.items()
-        }
+        once = Once[tuple[int, ...]]()
+        self.places = {intern(place): once[tuple(windows)] for place, windows in places.items()}
 
 
 class Told:

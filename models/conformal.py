@@ -81,6 +81,7 @@ class Calibrated:
     """
 
     HALF = 1.0
+    __slots__ = ("days", "keep", "scores")
 
     def __init__(self, keep: int = 64, days: int = 60) -> None:
         self.keep, self.days = keep, days

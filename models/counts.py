@@ -1,7 +1,7 @@
 """How often does something at least this unusual come? Good-Turing on categories of novelty, in windows, per week."""
 
 from sys import intern
-from typing import Any
+from typing import Any, TypeVar
 
 DAY = 86_400
 WEEK = 7 * DAY
@@ -9,6 +9,22 @@ HALF_LIFE_S = 10.0 * DAY
 """What was new long ago says little about next week."""
 THETA = 0.5
 """Windows with something never seen before that are taken for granted, however quiet it was."""
+
+
+T = TypeVar("T")
+
+
+class Once(dict[T, T]):
+    """Things that are equal, as one object: a worker holds millions of times, most of them several times over.
+
+    >>> once = Once()
+    >>> once[300, 600] is once[tuple([300, 600])]
+    True
+    """
+
+    def __missing__(self, thing: T) -> T:
+        self[thing] = thing
+        return thing
 
 
 class Seen:
@@ -162,12 +178,10 @@ class Categories:
         return [{c: [e.n, e.latest[-1], e.again, e.latest] for c, e in self.counts.items()}, self.faded]
 
     def load(self, row: list[Any]) -> None:
-        times: dict[int, int] = {}  # one object for all that was new in the same window
-        counts: dict[float, float] = {}
+        counts, windows = Once[float](), Once[tuple[int, ...]]()
         self.counts = {}
         for category, (n, last, again, *latest) in row[0].items():
-            windows = tuple([times.setdefault(w, w) for w in (latest[0] if latest else (last,))])
-            self.counts[intern(category)] = Seen(counts.setdefault(n, n), again, windows)
+            self.counts[intern(category)] = Seen(counts[n], again, windows[tuple(latest[0] if latest else (last,))])
         self.faded = row[1]
         self._at = None
 

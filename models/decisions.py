@@ -70,6 +70,8 @@ class Entry(msgspec.Struct, array_like=True):
 class Decisions:
     """The decisions in force, by id; and those that are looked at for each unknown value."""
 
+    __slots__ = ("confirmed", "entries", "locks", "named", "next", "passing", "recent", "snoozes")
+
     def __init__(self) -> None:
         self.entries: dict[str, Entry] = {}
         self.recent: list[str] = []

@@ -109,6 +109,8 @@ class Gate(msgspec.Struct, array_like=True):
 class Drift:
     """The gates of one workload, by kind; only of kinds that brought news after learning."""
 
+    __slots__ = ("gates",)
+
     def __init__(self) -> None:
         self.gates: dict[str, Gate] = {}
 

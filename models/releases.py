@@ -88,6 +88,8 @@ class Releases:
     [('web:1', 0), ('web:2', 90)]
     """
 
+    __slots__ = ("changes", "known", "rows")
+
     def __init__(self) -> None:
         self.rows: list[Release] = []
         self.known: dict[str, None] = {}

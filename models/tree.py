@@ -5,6 +5,8 @@ from itertools import zip_longest
 from sys import intern
 from typing import Any
 
+from models.counts import Once
+
 ANY = "*"
 """Child that stands for all plain ones of a place that always brings new names."""
 SPECIAL = "!"
@@ -297,13 +299,12 @@ class Tree:
 
     def load(self, row: list[Any]) -> None:
         self.size = -1
-        self.root = self._node(row, {})
+        self.root = self._node(row, Once())
 
-    def _node(self, row: list[Any], times: dict[int, int]) -> Node:
+    def _node(self, row: list[Any], times: Once[int]) -> Node:
         self.size += 1
-        node = Node(times.setdefault(row[1], row[1]))
-        last = row[1] + row[2]
-        node.n, node.last, node.marks = row[0], times.setdefault(last, last), row[3]
+        node = Node(times[row[1]])
+        node.n, node.last, node.marks = row[0], times[row[1] + row[2]], row[3]
         for token, *kid in row[4] if len(row) > 4 else ():
             node.put(intern(token), self._node(kid, times))
         return node

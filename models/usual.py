@@ -63,6 +63,8 @@ class Usual:
     [Change(workload='web', host=('node1', 'boot'), add=(7,), remove=(), clear=False, gone=False)]
     """
 
+    __slots__ = ("_add", "_clear", "_gone", "_nodes", "_remove", "refused", "unkept", "unknown")
+
     def __init__(self) -> None:
         self._nodes: dict[Host, dict[int, Place]] = {}
         self._add: dict[Host, dict[int, None]] = {}

@@ -39,6 +39,8 @@ class ProcessCalls:
     other detectors tell. A call that the privilege detector has judged already is not judged again.
     """
 
+    __slots__ = ("activity", "categories", "counted", "dangers", "said", "sets", "usual")
+
     def __init__(self) -> None:
         self.sets = CallSets()
         self.categories = Categories()
