@@ -13,7 +13,7 @@ from models import budget as budgets
 from models import danger, decisions, drift, explain, host, novelty, paths, programs, releases, siblings, support
 from models.budget import NOTHING_LENT, Activity, AlertBudget, Lent
 from models.clock import rfc3339
-from models.counts import DAY, Categories
+from models.counts import DAY, Categories, Once
 from models.departure import actor_of, category_of, place_of, program_of, spawned
 from models.finding import SEVERITIES, Decision, Finding
 from models.kinds import file, network
@@ -217,8 +217,9 @@ class Baseline(base.AnomalyDetector):
         if asleep is None:
             return
         tree, places, packed, passed = msgspec.msgpack.decode(zlib.decompress(asleep.state), strict=False)
-        self._tree.load(tree)
-        self._activity.load(places)
+        times = self.categories.times()
+        self._tree.load(tree, times)
+        self._activity.load(places, times)
         self._usual.unpack(packed, [self._ignored, *self._tree.nodes()])
         self._passed = dict.fromkeys(passed)
 
@@ -1121,10 +1122,11 @@ class Baseline(base.AnomalyDetector):
         self.blind_until = s["blind"]
         self.window, self.window_end = s["window"]
         self.learning.load(s["learning"])
-        self.tree.load(s["tree"])
+        times = Once[int]()
+        self.tree.load(s["tree"], times)
         self.tree.forgotten, self.tree.truncated = s["forgotten"]
-        self.categories.load(s["categories"])
-        self.activity.load(s["activity"])
+        self.categories.load(s["categories"], times)
+        self.activity.load(s["activity"], times)
         self.told.load(s["told"])
         self.rates.load(s["rates"])
         self.rate_told = s["rate_told"]

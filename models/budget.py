@@ -73,9 +73,11 @@ class Activity:
         windows = self.places.get(place)
         return [w for w in windows if w >= start] if windows else []
 
-    def load(self, places: dict[str, list[int]]) -> None:
+    def load(self, places: dict[str, list[int]], times: Once[int]) -> None:
         once = Once[tuple[int, ...]]()
-        self.places = {intern(place): once[tuple(windows)] for place, windows in places.items()}
+        self.places = {
+            intern(place): once[tuple([times[window] for window in windows])] for place, windows in places.items()
+        }
 
 
 class Told:

@@ -174,14 +174,19 @@ class Categories:
             counts[category] = entry
         return counts
 
+    def times(self) -> Once[int]:
+        """The windows that it holds: whatever else a workload knows came in many of the same."""
+        return Once({window: window for seen in self.counts.values() for window in seen.latest})
+
     def dump(self) -> list[Any]:
         return [{c: [e.n, e.latest[-1], e.again, e.latest] for c, e in self.counts.items()}, self.faded]
 
-    def load(self, row: list[Any]) -> None:
-        counts, windows = Once[float](), Once[tuple[int, ...]]()
+    def load(self, row: list[Any], times: Once[int]) -> None:
+        counts, once = Once[float](), Once[tuple[int, ...]]()
         self.counts = {}
         for category, (n, last, again, *latest) in row[0].items():
-            self.counts[intern(category)] = Seen(counts[n], again, windows[tuple(latest[0] if latest else (last,))])
+            windows = once[tuple([times[window] for window in (latest[0] if latest else (last,))])]
+            self.counts[intern(category)] = Seen(counts[n], again, windows)
         self.faded = row[1]
         self._at = None
 

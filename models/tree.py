@@ -297,9 +297,9 @@ class Tree:
         kids = [[t, *self.dump(c)] for t, c in node.children.items()]
         return [*row, kids] if kids else row
 
-    def load(self, row: list[Any]) -> None:
+    def load(self, row: list[Any], times: Once[int]) -> None:
         self.size = -1
-        self.root = self._node(row, Once())
+        self.root = self._node(row, times)
 
     def _node(self, row: list[Any], times: Once[int]) -> Node:
         self.size += 1

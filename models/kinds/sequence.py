@@ -7,7 +7,7 @@ from models import drift, host, programs, releases
 from models.budget import Activity
 from models.callsets import CallSets, Departure
 from models.conformal import Calibrated
-from models.counts import DAY, Categories
+from models.counts import DAY, Categories, Once
 from models.finding import Finding
 from models.kinds.view import Known, who
 from models.learning import duration
@@ -249,8 +249,9 @@ class ProcessCalls:
         if later:  # a snapshot from before there was any begins it anew
             self.usual.load(later[0])
             self.counted = later[1]
-        self.categories.load(categories)
-        self.activity.load(places)
+        times = Once[int]()
+        self.categories.load(categories, times)
+        self.activity.load(places, times)
         self.sets.load(sets)
 
 
