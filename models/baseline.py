@@ -495,11 +495,11 @@ class Baseline(base.AnomalyDetector):
             self.window_end = now + width
             if self.kin is not None:
                 self.kin.watched(self.name, self.learning.observed(now), time_ns)
-        learning = self.learning
+        learning, rule = self.learning, self.rule
         learning.hours |= 1 << (self.now_ns // (3600 * NS) % 24)
         learning.days |= 1 << ((self.now_ns // (86_400 * NS) + 3) % 7)
         if learning.mode != "enforcing":
-            enough = learning.observed(now) >= max(self.rule.min, self.rule.evidence) and self.evidence() >= 1.0
+            enough = learning.observed(now) >= max(rule.min, rule.evidence) and self.evidence() >= 1.0
             if enough:
                 learning.mode = "enforcing"
                 learning.ended = now if learning.ended is None else learning.ended
@@ -507,8 +507,8 @@ class Baseline(base.AnomalyDetector):
                 self.usual.clear()  # what has no support is to come again
             elif (
                 learning.mode == "learning"
-                and self.rule.max is not None
-                and time_ns >= self.epoch + int((learning.start + self.rule.max) * NS)
+                and rule.max is not None
+                and time_ns >= self.epoch + int((learning.start + rule.max) * NS)
             ):
                 learning.mode = "forced"
                 learning.ended = now
@@ -520,8 +520,8 @@ class Baseline(base.AnomalyDetector):
             if self.decisions.next <= self.now_ns:
                 decisions.expire(self, self.now_ns)
             nxt = min(nxt, self.decisions.next or nxt)
-        if learning.mode == "learning" and self.rule.max is not None:
-            nxt = min(nxt, max(self.epoch + int((learning.start + self.rule.max) * NS), self.now_ns + 1))
+        if learning.mode == "learning" and rule.max is not None:
+            nxt = min(nxt, max(self.epoch + int((learning.start + rule.max) * NS), self.now_ns + 1))
         self.deadline_ns = nxt
 
     def blind(self, start_ns: int, end_ns: int) -> None:
@@ -698,13 +698,14 @@ class Baseline(base.AnomalyDetector):
         depth = min(depth, len(view.tokens) - 1)
         place = place_of(view, depth)
         learning = self.learning
-        now = self.now
+        now, observed = self.now, learning.observed(self.now)
         forced = self.forced
+        kin = self.kin if self.kin is not None and not self.kin.alone(self.name) else None
         if forced:
             ended = learning.ended if learning.ended is not None else now
             since = learning.start + (ended - learning.start) / 2
         else:
-            since = now - min(learning.observed(now), 20 * 86_400) / 2
+            since = now - min(observed, 20 * DAY) / 2
         active = self._active(view, depth, nodes, since, place)
         known = Known(self.tree, self.programs, self.host)
         if doubted is not None:  # it may know the program only by what is in doubt
@@ -719,24 +720,23 @@ class Baseline(base.AnomalyDetector):
             expected = budgets.by_clock(weight.odds, active, spread, now, since) * busy
         else:
             category = category_of(view, depth, self._busy(actor_of(view), since))
-            odds, lent, observed = weight.odds, self._lent(category), learning.observed(now)
+            odds = weight.odds
+            lent = Lent(*kin.lent(self.name, category)) if kin is not None else NOTHING_LENT
             if spawned(view, depth, nodes):
                 odds, lent = max(odds, SPAWNED), NOTHING_LENT  # a job of one's own: siblings cannot know it
             elif kind != "exec" and depth <= 1:
                 lent = NOTHING_LENT  # nor what a program does that only this one has
-            active = [window for window in active if window != doubted]
+            if doubted is not None:
+                active = [window for window in active if window != doubted]
             expected = budgets.by_evidence(
                 self.categories, category, odds, observed, active, now, lent, without=doubted
             )
         value = novelty.value(view.tokens)
-        if self.kin is not None:
-            known_by = self.kin.others(self.name, siblings.mark(value))
+        if kin is not None:
+            known_by = kin.others(self.name, siblings.mark(value))
             expected *= siblings.TRUST ** min(known_by, siblings.SUPPORT)
         expected *= self.alerts.factor(place, value, now, forced)
         return expected, weight, place
-
-    def _lent(self, category: str) -> Lent:
-        return Lent(*self.kin.lent(self.name, category)) if self.kin is not None else NOTHING_LENT
 
     @property
     def forced(self) -> bool:

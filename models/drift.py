@@ -10,6 +10,7 @@ Where the clock ended learning nothing was predicted, so nothing is above it: no
 is locked, where people would not hear of it (snoozed), or within a week of the last.
 """
 
+from collections.abc import Callable
 from math import exp, log
 from typing import TYPE_CHECKING, Any
 
@@ -74,16 +75,17 @@ class Gate(msgspec.Struct, array_like=True):
     def open(self, now: int) -> bool:
         return now < self.until and self.learned < MOST
 
-    def count(self, value: str, now: int, predicted: float) -> None:
-        """News. `predicted`: windows per week that bring some.
+    def count(self, value: str, now: int, predicts: Callable[[], float]) -> None:
+        """News. `predicts`: how many windows per week bring some; asked where a window begins.
 
         >>> gate = Gate()
-        >>> for minute in range(0, 60, 5): gate.count(f"file {minute}", minute * 60, 2.0)
+        >>> for minute in range(0, 60, 5): gate.count(f"file {minute}", minute * 60, lambda: 2.0)
         >>> gate.windows, gate.values, gate.proof > PROOF
         (6, 12, True)
         """
         block = now // TOLD_WINDOW
         if block != self.block:
+            predicted = predicts()
             low, high = self._chances(predicted) if self.proof <= 0 else self._chances(self.chance * PER_WEEK)
             self.proof += max(0, block - self.block - 1) * log((1 - high) / (1 - low)) if self.proof > 0 else 0.0
             if self.proof <= 0:  # it was quiet for long enough: this is the first again
@@ -169,7 +171,7 @@ def verdict(
         return None
     if gate is None:
         gate = drift.gates[kind] = Gate()
-    gate.count(value, now, categories.of_kind(kind, b.learning.observed(now), now))
+    gate.count(value, now, lambda: categories.of_kind(kind, b.learning.observed(now), now))
     gate.told += expected <= of
     if not gate.ripe() or b.decisions.snoozed(name, "drift", event.time) is not None:
         return None

@@ -146,6 +146,10 @@ class Image:
         member = self.members.get(name)
         return (who & ~(1 << member[0]) if member is not None else who).bit_count()
 
+    def alone(self, name: str) -> bool:
+        """Is there nobody else who lends?"""
+        return self.members.keys() <= {name}
+
     def lenders(self, name: str) -> dict[str, int]:
         """The other workloads -> how many values each knows."""
         return {

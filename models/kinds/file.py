@@ -134,6 +134,13 @@ def _settled(tree: Tree, place: tuple[str, ...]) -> bool:
 _COPY_WITH_TIMES = programs.COPIERS | frozenset(
     "cp mv install git dpkg dpkg-deb rpm apk pip npm scp sftp make bsdtar pax".split()
 )
+_ACTION_VERBS = {
+    "unlink": "removed",
+    "rename": "renamed",
+    "truncate": "truncated",
+    "create": "created",
+    "mkdir": "made",
+}
 _FILE_VERBS = {"read": "read", "list": "listed", "write": "wrote", "name": "removed or renamed", "link": "linked",
                "make runnable": "made runnable", "rights": "changed the rights of", "node": "made a node",
                "times": "changed the times of", "backdate": "set back the times of", "lock": "locked",
@@ -146,13 +153,7 @@ def weigh_file(view: View, depth: int, nodes: list[Node], known: Known, event: E
     refused = op.endswith(" refused")
     op = op.removesuffix(" refused")
     name = programs.base(program)
-    verb = {
-        "unlink": "removed",
-        "rename": "renamed",
-        "truncate": "truncated",
-        "create": "created",
-        "mkdir": "made",
-    }.get(event.action, _FILE_VERBS[op])
+    verb = _ACTION_VERBS.get(event.action, _FILE_VERBS[op])
     what = f"{name} {'was refused: ' if refused else ''}{verb} {view.path} in {{workload}}"
     near = partial(_file_near, view, depth, nodes, op, name)
     odds = _file_odds(view, op, depth, nodes, program, parts, known, event)

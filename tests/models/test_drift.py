@@ -272,7 +272,7 @@ def test_news_as_often_as_learning_had_them_is_no_drift() -> None:
         rng, gate, highest = random.Random(seed), Gate(), 0.0
         for window in range(50 * 1008):
             if rng.random() < 20 / 1008:
-                gate.count("x", window * 600, 20.0)
+                gate.count("x", window * 600, lambda: 20.0)
                 highest = max(highest, gate.proof)
         assert highest < PROOF
 
@@ -280,7 +280,7 @@ def test_news_as_often_as_learning_had_them_is_no_drift() -> None:
 def test_a_kind_that_always_brings_news_has_no_gate() -> None:
     gate = Gate()
     for window in range(300):
-        gate.count("x", window * 600, 1000.0)
+        gate.count("x", window * 600, lambda: 1000.0)
 
     assert not gate.ripe()
 
