@@ -134,9 +134,12 @@ def many(workloads: int) -> None:
         held = Batch("node", "boot", "run", seconds, 0, end, [], windows)
         spent = cpu(lambda: baselines.apply(held, (0, 10**6 + seconds)))
         asked = cpu(lambda: (baselines.usual(), baselines.unhanded(), baselines.modes()))
-        print(f"tick of all                {spent:6.3f} s, then what is to be told {asked * 1000:6.2f} ms", flush=True)
+        print(
+            f"tick of all at {seconds:4} s      {spent:6.3f} s, then what is to be told {asked * 1000:6.2f} ms",
+            flush=True,
+        )
 
-    for seconds in (1, 2, 3, 63):
+    for seconds in (1, 2, 3, 63, 123):  # a minute ends at 63, after twenty of which none was seen, and at 123
         tick(seconds)
     said("after ticks of all")
     events = [next(life.live(LIVED, LIVED + STEP)) for life, _ in made]
@@ -144,15 +147,16 @@ def many(workloads: int) -> None:
     def act() -> None:
         for at, name in enumerate(names):
             done = [msgspec.structs.replace(event, workload=name) for event in events[at % IMAGES]]
-            baselines.apply(batch(at, name, done, now + 70 * SECOND), (0, 10**6 + 70))
+            baselines.apply(batch(at, name, done, now + 130 * SECOND), (0, 10**6 + 130))
 
     spent = cpu(act)
     said("after twenty minutes of each")
     print(f"restoring {took / workloads * 1000:.2f} ms each, twenty minutes {spent / workloads * 1000:.2f} ms each")
-    tick(71)
-    tick(72)
+    tick(131)
+    tick(183)
+    tick(603)  # ten minutes end, and every window of novelty
     print(f"one collection of garbage  {cpu(gc.collect):6.3f} s")
-    seconds = 72
+    seconds = 603
     while not all(baselines.asleep(name) for name in names):
         seconds += 700 if seconds < 700 else 1
         baselines.apply(Batch("node", "boot", "run", seconds, 0, now + seconds * SECOND))
