@@ -724,7 +724,7 @@ class Baseline(base.AnomalyDetector):
             lent = Lent(*kin.lent(self.name, category)) if kin is not None else NOTHING_LENT
             if spawned(view, depth, nodes):
                 odds, lent = max(odds, SPAWNED), NOTHING_LENT  # a job of one's own: siblings cannot know it
-            elif kind != "exec" and depth <= 1:
+            elif kind != "exec" and actor_of(view) and depth <= 1:
                 lent = NOTHING_LENT  # nor what a program does that only this one has
             if doubted is not None:
                 active = [window for window in active if window != doubted]

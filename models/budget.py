@@ -1,7 +1,8 @@
 """The only place that turns what was seen into *expected occurrences per week of something at least this unusual*.
 
 Enforcing on evidence:  E = windows per week with a category at least as rare x odds, the odds below 1 only while the
-                        category is new here; at a place that keeps bringing something new, at least that place's rate.
+                        category is new here and to siblings; at a place that keeps bringing something new, at least
+                        that place's rate.
 Forced by the clock:    a promise per week cannot be kept. E = odds at a place that brought nothing new in the second
                         half of learning; a place that did so in two or more windows is never told for more of the same.
 Both: `AlertBudget` counts what was told; alerts beyond the budget raise E, per place and for the workload.
@@ -211,6 +212,9 @@ class Lent(NamedTuple):
     weeks: float = 0.0
     singles: float = 0.0
     windows: float = 0.0
+    """With this category, or with one that came again and at most as often."""
+    known: bool = False
+    """Two of them at least saw the category: it is not new to the image."""
 
 
 NOTHING_LENT = Lent()
@@ -230,8 +234,8 @@ def by_evidence(
     weight: ten of them say more of what never comes than a fortnight does. `without`: a window that is in doubt."""
     if odds > 1.0:
         odds **= 1 / (1 + min(observed, 20 * DAY) / (14 * DAY))  # weeks of looking outweigh what is so elsewhere
-    elif categories.seen(category, observed, now, without):
-        odds = 1.0
+    elif lent.known or categories.seen(category, observed, now, without):
+        odds = 1.0  # no more unusual here than to those who lend
     expected = categories.per_week(category, observed, now, without) * odds
     if lent.weeks:
         weeks = max(1.0, min(observed, 20 * DAY)) / WEEK

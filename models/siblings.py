@@ -158,21 +158,28 @@ class Image:
             if other != name
         }
 
-    def lent(self, name: str, category: str) -> tuple[float, float, float]:
-        """(weeks, windows with a category of one sibling only, windows of this category): of the others, weighted.
-        No sibling counts for more than LENT_S, nor with more windows than weeks."""
+    def lent(self, name: str, category: str) -> tuple[float, float, float, bool]:
+        """(weeks, windows with a category of one sibling only, windows of this category and of all that came at most as
+        often): of the others, weighted; and whether as many saw it as must. No sibling counts for more than LENT_S, nor
+        with more windows than weeks."""
         weeks = 0.0
         for other, (_, observed, _) in self.members.items():
             if other != name:
                 weeks += WEIGHT * min(observed, LENT_S) / WEEK
-        singles = sum(
-            1
-            for seen in self.categories.values()
-            if name not in seen and len(late := self._late(seen, name)) == 1 and late[0][0] == 1
-        )
-        late = self._late(self.categories.get(category, {}), name)
-        windows = sum(min(n, max(1.0, observed / WEEK)) for n, observed in late)
-        return weeks, WEIGHT * singles, WEIGHT * windows
+        singles = 0
+        again = []  # windows of each category that is not one of the singles
+        mine, known = 0.0, False
+        for which, seen in self.categories.items():
+            late = self._late(seen, name)
+            windows = sum(min(n, max(1.0, observed / WEEK)) for n, observed in late)
+            single = name not in seen and len(late) == 1 and late[0][0] == 1
+            singles += single
+            if which == category:
+                mine, known = windows, len(late) >= SUPPORT
+            elif not single:
+                again.append(windows)
+        rarer = sum(windows for windows in again if windows <= mine)
+        return weeks, WEIGHT * singles, WEIGHT * (mine + rarer), known
 
     def _late(self, seen: dict[str, list[int]], name: str) -> list[tuple[int, int]]:
         """(windows, seconds observed) of the others that saw it after the first tenth of their time: a start is one."""

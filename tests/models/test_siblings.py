@@ -3,7 +3,8 @@
 import pytest
 
 from config.schema import Settings
-from models.counts import WEEK
+from models.budget import Lent, by_evidence
+from models.counts import DAY, WEEK, Categories
 from models.finding import Decision
 from models.siblings import AGED_S, IMAGES, MEMBERS, VALUES, Image, Images, Share, mark
 from models.store import Baselines, CorruptSnapshot
@@ -74,6 +75,68 @@ def test_the_time_of_siblings_counts_half_and_not_for_ever():
     assert 2 * 0.5 * 6 == image.lent("c", "exec 2 plain")[0]
 
 
+def family(seen: dict[str, list[int]], weeks: int = 2) -> Image:
+    """Ten siblings that have watched for so long. `seen`: category -> in how many windows each of the first saw it."""
+    image = Image()
+    for number in range(10):
+        name = f"s{number}"
+        image.watched(name, weeks * WEEK, 1)
+        for category, windows in seen.items():
+            for i in range(windows[number] if number < len(windows) else 0):
+                image.learned(name, mark(f"{category} {number} {i}"), category, 3 * DAY + (i + 1) * 3600)
+    return image
+
+
+def expected(image: Image, category: str, odds: float) -> float:
+    """E of a workload that has seen nothing new for two weeks."""
+    lent = Lent(*image.lent("new", category))
+    return by_evidence(Categories(), category, odds, 2.0 * WEEK, [], 2 * WEEK, lent)
+
+
+@pytest.mark.parametrize("odds", [0.03, 0.15, 0.5])
+def test_what_two_siblings_do_is_no_more_unusual_here_because_of_its_place(odds: float):
+    """As in one workload: odds below 1 hold while its sort is new. One sibling may be poisoned, and changes nothing."""
+    image = family({"connect 2 external": [1, 1], "file write 2": [2]})
+
+    assert expected(image, "connect 2 external", odds) == expected(image, "connect 2 external", 1.0)
+    assert expected(image, "file write 2", odds) < expected(image, "file write 2", 1.0)
+
+
+@pytest.mark.parametrize(("who_asked", "held_back"), [(0, False), (1, False), (3, True)])
+def test_news_that_is_no_program_s_is_lent_too(who_asked: int, held_back: bool):
+    """A new domain stands where other kinds have a program; that siblings ask for new ones now and then must count."""
+    feed = Feed(
+        Settings.model_validate({"learn": {"min": "14d", "max": "14d"}, "models": {"false_alerts_per_week": 0.1}})
+    )
+    new = of("shop/new")
+    for number in range(10):
+        seen = {"dns plain 1": (1, 5 * DAY)} if number < who_asked else {}
+        feed.baselines.images.take("shop/web", f"shop/{number}", Share(2 * WEEK, new.time, (), seen))
+    for t in range(0, 15 * DAY, 3600):
+        feed.batch([new.at(t).read(APP, "/app/x"), new.asked(APP, "db.shop.example")], new.time)
+
+    (found,) = feed.give([new.at(15 * DAY + 60).asked(APP, "lafuda.example")]) or [None]
+
+    assert held_back == (found is None)
+
+
+def test_what_siblings_see_more_often_is_expected_here_with_all_that_is_rarer():
+    """E is of something at least this unusual: with many sorts of news, each rare, news is not rare."""
+    image = family({"a": [1, 1], "b": [1, 1, 1], "c": [1, 1, 1, 1]})
+    alone = family({"c": [1, 1, 1, 1]})
+
+    assert expected(image, "a", 1.0) < expected(image, "b", 1.0) < expected(image, "c", 1.0)
+    assert 0.5 * (2 + 3 + 4) == image.lent("new", "c")[2]
+    assert expected(alone, "c", 1.0) < expected(image, "c", 1.0)
+
+
+def test_what_no_sibling_has_seen_either_is_rarer_the_more_of_them_looked():
+    """An act of an intruder: what is usual among siblings does not excuse it."""
+    image = family({"a": [1, 1], "b": [1, 1, 1]})
+
+    assert expected(image, "never", 1.0) < 0.1 < expected(Image(), "never", 1.0)
+
+
 def test_the_state_is_bounded_whoever_learns_whatever():
     image = Image()
     for i in range(20_000):
@@ -93,7 +156,7 @@ def test_a_share_that_is_taken_in_lends_what_its_owner_lends_and_counts_once_how
         here.take("b", there.share("b"))
 
     assert (2, 1) == (here.others("c", 7), here.others("c", 8))
-    assert there.lent("a", "file read data way") == here.lent("a", "file read data way") == (1.5, 0.5, 0.5)
+    assert there.lent("a", "file read data way") == here.lent("a", "file read data way") == (1.5, 0.5, 0.5, False)
     assert there.share("b") == here.share("b")
 
 
