@@ -163,32 +163,30 @@ class Image:
         often): of the others, weighted; and whether as many saw it as must. No sibling counts for more than LENT_S, nor
         with more windows than weeks."""
         weeks = 0.0
+        lenders = {}  # -> when its start was over (its first tenth: a start is one), and how many windows may count
         for other, (_, observed, _) in self.members.items():
             if other != name:
                 weeks += WEIGHT * min(observed, LENT_S) / WEEK
+                lenders[other] = 0.1 * min(observed, 20 * DAY), max(1.0, observed / WEEK)
         singles = 0
         again = []  # windows of each category that is not one of the singles
         mine, known = 0.0, False
         for which, seen in self.categories.items():
-            late = self._late(seen, name)
-            windows = sum(min(n, max(1.0, observed / WEEK)) for n, observed in late)
-            single = name not in seen and len(late) == 1 and late[0][0] == 1
+            windows, late, once = 0.0, 0, False
+            for other, (n, last) in seen.items():
+                limits = lenders.get(other)
+                if limits is not None and last > limits[0]:
+                    late += 1
+                    once = n == 1
+                    windows += n if n < limits[1] else limits[1]
+            single = once and late == 1 and name not in seen
             singles += single
             if which == category:
-                mine, known = windows, len(late) >= SUPPORT
+                mine, known = windows, late >= SUPPORT
             elif not single:
                 again.append(windows)
         rarer = sum(windows for windows in again if windows <= mine)
         return weeks, WEIGHT * singles, WEIGHT * (mine + rarer), known
-
-    def _late(self, seen: dict[str, list[int]], name: str) -> list[tuple[int, int]]:
-        """(windows, seconds observed) of the others that saw it after the first tenth of their time: a start is one."""
-        out = []
-        for other, (windows, last) in seen.items():
-            member = self.members.get(other)
-            if other != name and member is not None and last > 0.1 * min(member[1], 20 * DAY):
-                out.append((windows, member[1]))
-        return out
 
     def share(self, name: str) -> Share | None:
         """What this workload lends; None: nothing, it is no member."""

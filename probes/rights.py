@@ -80,7 +80,7 @@ def drop(reads: Callable[[], object], release: str = platform.release()) -> None
     held = sets()["prm"]
     keep, bpf = held & mask(KEPT), held & mask(["BPF"])
     _capset(keep, keep | bpf)
-    if bpf and (_version(release) < FREE_READING or not _succeeds(reads)):
+    if bpf and (version(release) < FREE_READING or not _succeeds(reads)):
         _capset(keep | bpf, keep | bpf)
     else:
         _capset(keep, keep)
@@ -94,9 +94,9 @@ def _succeeds(call: Callable[[], object]) -> bool:
     return True
 
 
-def _version(release: str) -> tuple[int, int]:
+def version(release: str) -> tuple[int, int]:
     """
-    >>> _version("6.1.0-18-amd64"), _version("what")
+    >>> version("6.1.0-18-amd64"), version("what")
     ((6, 1), (0, 0))
     """
     match = re.match(r"(\d+)\.(\d+)", release)

@@ -44,9 +44,7 @@ def window_beyond(
     """A window that `Fleet.tick` found beyond what is usual: told, or learned where it is normal all the same."""
     rates = b.rates
     column, expected = rates.table.expected(rates.row, values, deviations, _normal(b))
-    of = b.budgets.of("rate")
-    if b.learning.mode == "enforcing":
-        expected *= b.alerts.spent(b.now)
+    expected, of = _spent(b, expected)
     if expected > of:
         if clean:
             rates.table.fold(rates.row, values)
@@ -65,19 +63,15 @@ def window_beyond(
     )
     evidence: dict[str, Any] = {"value": value, "most": most, "usual": usual, "per": span}
     evidence["furthest"] = _furthest(b, furthest(deviations), values, deviations)
-    return _finding(
-        b, window, name, f"{value:,.0f} {noun} in one {span} in {b.name}", why, float(deviations[column]), expected,
-        of, process, evidence,
-    )  # fmt: skip
+    what = f"{value:,.0f} {noun} in one {span} in {b.name}"
+    return _finding(b, window, name, what, why, float(deviations[column]), expected, of, process, evidence)
 
 
 def minute_beyond(b: "Baseline", ended: Ended, window: Window, process: Process | None) -> Finding | None:
     """A minute that is over and had one sum too far apart from the others: told, or learned after all."""
     rates = b.rates
     column, expected, lasted = rates.table.expected_of_minute(ended, _normal(b))
-    of = b.budgets.of("rate")
-    if b.learning.mode == "enforcing":
-        expected *= b.alerts.spent(b.now)
+    expected, of = _spent(b, expected)
     name = COLUMNS[column]
     rates.table.resolve(ended, expected <= of, f"rate {name}" not in b.decisions.confirmed)
     if expected > of or not _begins(b, name, window.time):
@@ -95,6 +89,11 @@ def minute_beyond(b: "Baseline", ended: Ended, window: Window, process: Process 
     evidence["furthest"] = _furthest(b, furthest(ended.deviations), ended.values, ended.deviations)
     what = f"{value:,.0f} {noun} in one minute in {b.name}, and no more of the rest"
     return _finding(b, window, name, what, why, deviations, expected, of, process, evidence)
+
+
+def _spent(b: "Baseline", expected: float) -> tuple[float, float]:
+    """What is expected, more where the budget is spent; and the budget per week."""
+    return expected * (b.alerts.spent(b.now) if b.learning.mode == "enforcing" else 1.0), b.budgets.of("rate")
 
 
 def _normal(b: "Baseline") -> list[int]:
@@ -120,12 +119,9 @@ def minute_over(b: "Baseline", closed: Closed, window: Window, process: Process 
             f"{running.name} scores {score:.3g}, which is expected {expected:.2g} times a week; furthest from what "
             f"is usual at this hour: {words}{b.forced_note()}."
         )
-        out.append(
-            _finding(b,
-                window, running.name, f"Unusual minute in {b.name}: {words}", why, score, expected, of, process,
-                {"detector": running.detector.name, "score": score, "furthest": far},
-            )
-        )  # fmt: skip
+        what = f"Unusual minute in {b.name}: {words}"
+        evidence = {"detector": running.detector.name, "score": score, "furthest": far}
+        out.append(_finding(b, window, running.name, what, why, score, expected, of, process, evidence))
     return out
 
 

@@ -13,13 +13,13 @@ import pytest
 from probes import counts
 from probes.counts import Sizes, Usage
 from probes.loader import Attached, CannotLoad, Secret, attach
+from probes.rights import version
 from probes.wire import EXEC, EXIT, Record
 from probes.workload import cgroup_root
 from tests.kernel.actor import call, in_child, spawn
 from tests.kernel.watch import Actor, Watched, attach_alone, make_usual
 
 GETPPID, CLOSE, SCHED_YIELD = 110, 3, 24
-KERNEL = tuple(int(part) for part in platform.release().split(".")[:2])
 
 
 def start_true() -> None:
@@ -489,7 +489,9 @@ def test_without_a_free_slot_the_rest_is_counted_together(fresh: Actor, cgroups:
     assert rest is not None and rest.calls[GETPPID] >= 30
 
 
-@pytest.mark.skipif(KERNEL < (6, 4), reason="before Linux 6.4 memlock of a map is a guess from its entries")
+@pytest.mark.skipif(
+    version(platform.release()) < (6, 4), reason="before Linux 6.4 memlock of a map is a guess from its entries"
+)
 def test_the_maps_are_as_large_as_was_said(attached: Attached) -> None:
     """Sizes.bytes is what doctor and the start-up check believe."""
     locked: dict[str, int] = {}
